@@ -8,7 +8,7 @@ Ordinarily run through `make book` or `python -m companion run`; it is an ordina
 import sys
 
 from companion.dependencies import chapter_dependencies
-from companion.paths import Project, RunKey
+from companion.paths import Project, ProjectError, RunKey
 from companion.staging import book_sources
 
 project = Project(workflow.basedir)
@@ -20,6 +20,16 @@ runs = [f"_build/runs/{key}/{slug}" for key in keys for slug in chosen]
 full = config.get("profile", "quick") == "full"
 
 
+def inputs(wildcards):
+    """What the chapter depends on; where that cannot be told, its own run will say why and fail alone."""
+    files = project.chapter(wildcards.slug)
+    try:
+        found = chapter_dependencies(files)
+    except ProjectError:
+        found = [files.text]
+    return [str(path.relative_to(project.root)) for path in found]
+
+
 rule runs:
     input:
         expand("{run}/{file}", run=runs, file=["notebook.ipynb", "evidence.json"]),
@@ -27,10 +37,7 @@ rule runs:
 
 rule chapter:
     input:
-        lambda wildcards: [
-            str(path.relative_to(project.root))
-            for path in chapter_dependencies(project.chapter(wildcards.slug))
-        ],
+        inputs,
     output:
         notebook="_build/runs/{profile}-{device}-seed{seed}/{slug}/notebook.ipynb",
         evidence="_build/runs/{profile}-{device}-seed{seed}/{slug}/evidence.json",

@@ -187,7 +187,8 @@ def _shown(project: Project, path: Path) -> str:
 
 
 def _say(slug: str, text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {slug:<34} {text}", file=sys.stderr, flush=True)
+    # one write, so that the lines of chapters that run side by side stay whole
+    os.write(sys.stderr.fileno(), f"{time.strftime('%H:%M:%S')}  {slug:<34} {text}\n".encode())
 
 
 def until(claim_id: str) -> dict[str, str]:
