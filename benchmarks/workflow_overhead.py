@@ -1,0 +1,103 @@
+"""Overhead of the workflow: `companion run` against a plain loop of papermill over the same chapters, same cores.
+
+Both execute every written chapter once (quick profile), one thread each, interleaved. Printed: whole-process
+seconds of each, their ratio, and the workflow's time over the bound (sum of notebook compute / cores + one
+kernel start-up).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from companion.execution import read_source
+from companion.paths import Project
+
+SEED = 97  # a run folder of its own
+
+
+def environment(project: Project) -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONPATH": str(project.root / "lib"),
+        "COMPANION_ROOT": str(project.root),
+    }
+
+
+def workflow_seconds(project: Project, cores: int) -> float:
+    shutil.rmtree(project.build / "runs" / f"quick-auto-seed{SEED}", ignore_errors=True)
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "companion", "run", "--seed", str(SEED), "--cores", str(cores)],
+        check=True, env=environment(project), cwd=project.root, capture_output=True,
+    )  # fmt: skip
+    return time.perf_counter() - start
+
+
+def plain_seconds(project: Project, cores: int) -> float:
+    import nbformat
+
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = []
+        for files in project.chapters():
+            source = Path(folder) / f"{files.slug}.ipynb"
+            nbformat.write(read_source(files), source)
+            jobs.append((source, files.text.parent))
+
+        def run(job: tuple[Path, Path]) -> None:
+            source, cwd = job
+            subprocess.run(
+                [sys.executable, "-m", "papermill", str(source), str(source.with_suffix(".out.ipynb")),
+                 "-p", "seed", str(SEED), "--cwd", str(cwd), "--no-progress-bar"],
+                check=True, env=environment(project), capture_output=True,
+            )  # fmt: skip
+
+        start = time.perf_counter()
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(run, jobs))
+        return time.perf_counter() - start
+
+
+def notebook_seconds(project: Project) -> list[float]:
+    """Compute of each chapter as its evidence records it (from the chapter's first cell to its last)."""
+    folder = project.build / "runs" / f"quick-auto-seed{SEED}"
+    return [json.loads(p.read_text())["wall_seconds"] for p in folder.glob("*/evidence.json")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    project = Project()
+    rows, ours, theirs = [], [], []
+    for repeat in range(options.repeats):
+        ours.append(workflow_seconds(project, options.cores))
+        rows.append(notebook_seconds(project))
+        theirs.append(plain_seconds(project, options.cores))
+        print(f"repeat {repeat + 1}: workflow {ours[-1]:.1f} s, plain papermill {theirs[-1]:.1f} s")
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    compute = [max(sum(r) / options.cores, max(r)) for r in rows]
+    bound = [a / c for a, c in zip(ours, compute, strict=True)]
+    print(
+        f"workflow / plain papermill: median {statistics.median(ratios):.3f} "
+        f"(range {min(ratios):.3f} to {max(ratios):.3f})"
+    )
+    print(
+        f"workflow / (notebook compute over {options.cores} cores): median {statistics.median(bound):.3f}; "
+        f"seconds beyond it: {statistics.median(a - c for a, c in zip(ours, compute, strict=True)):.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
