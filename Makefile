@@ -9,7 +9,7 @@ PROFILE ?= quick
 DEVICE  ?= auto
 CI_SEED := 1
 
-export PYTHONPATH := lib
+export PYTHONPATH := $(CURDIR)/lib
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 

@@ -1,8 +1,8 @@
 """Overhead of the workflow: `companion run` against a plain loop of papermill over the same chapters, same cores.
 
 Both execute every written chapter once (quick profile), one thread each, interleaved. Printed: whole-process
-seconds of each, their ratio, and the workflow's time over the bound (sum of notebook compute / cores + one
-kernel start-up).
+seconds of each, their ratio, and the workflow's time over its floor: the seconds of the notebooks' own processes
+spread over the cores (or the longest of them).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def plain_seconds(project: Project, cores: int) -> float:
 
 
 def notebook_seconds(project: Project) -> list[float]:
-    """Compute of each chapter as its evidence records it (from the chapter's first cell to its last)."""
+    """Seconds of each chapter's own process, as its evidence records them."""
     folder = project.build / "runs" / f"quick-auto-seed{SEED}"
     return [json.loads(p.read_text())["wall_seconds"] for p in folder.glob("*/evidence.json")]
 
@@ -94,7 +94,7 @@ def main() -> None:
         f"(range {min(ratios):.3f} to {max(ratios):.3f})"
     )
     print(
-        f"workflow / (notebook compute over {options.cores} cores): median {statistics.median(bound):.3f}; "
+        f"workflow / (notebook processes over {options.cores} cores): median {statistics.median(bound):.3f}; "
         f"seconds beyond it: {statistics.median(a - c for a, c in zip(ours, compute, strict=True)):.1f}"
     )
 

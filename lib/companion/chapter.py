@@ -75,8 +75,6 @@ class Chapter:
             raise ProjectError(f"unknown profile {profile!r}; choose {' or '.join(PROFILES)}.")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ProjectError(f"the seed must be 0, 1, 2, …, not {seed!r}.")
-        self._started = datetime.now(UTC)
-        self._clock = time.perf_counter()
         self._project = Project()
         self._files = self._project.chapter(slug)
         self._claims = load_claims(self._files.claims)
@@ -287,9 +285,7 @@ class Chapter:
     def _save(self, record: Record, name: str) -> None:
         if self._run_folder is None:
             return
-        record.started = self._started.isoformat(timespec="seconds")
-        record.wall_seconds = round(time.perf_counter() - self._clock, 2)
-        record.cpu_seconds, record.peak_mib = _usage()
+        record.started, record.wall_seconds, record.cpu_seconds, record.peak_mib = _usage()
         record.revision = _revision(self._project.root)
         record.save(self._run_folder / name)
 
@@ -324,13 +320,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _usage() -> tuple[float, float]:
-    """CPU seconds and peak resident MiB of this process."""
+def _usage() -> tuple[str, float, float, float]:
+    """Start, wall seconds, CPU seconds and peak resident MiB of this process, imports included."""
     import resource
 
+    import psutil
+
+    started = psutil.Process().create_time()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(usage.ru_utime + usage.ru_stime, 2), round(usage.ru_maxrss / unit, 1)
+    return (
+        datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        round(time.time() - started, 2),
+        round(usage.ru_utime + usage.ru_stime, 2),
+        round(usage.ru_maxrss / unit, 1),
+    )
 
 
 def _revision(root: Path) -> str | None:

@@ -112,7 +112,9 @@ def test_the_line_of_the_fault_is_named(tmp_path):
     condition(content)["treshold"] = 3
     path = write(tmp_path, content)
     line = next(
-        i for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip() == "treshold: 3"
+        i
+        for i, text in enumerate(path.read_text().splitlines(), 1)
+        if text.strip() == "treshold: 3"
     )
     with pytest.raises(ProjectError, match=f"line {line}, field claims.0.conditions.0.treshold"):
         load_claims(path)

@@ -18,7 +18,9 @@ from companion.paths import ProjectError
 finite = st.floats(-1e6, 1e6)
 
 
-def condition(test: str = "every", comparison: str | None = "<=", threshold=1.0, **more) -> Condition:
+def condition(
+    test: str = "every", comparison: str | None = "<=", threshold=1.0, **more
+) -> Condition:
     if test == "zero":
         comparison = threshold = None
     return Condition(
@@ -95,7 +97,9 @@ def test_bootstrap_interval_covers_the_mean_and_is_repeatable():
 @pytest.mark.parametrize("power", [-2.0, 0.5, 1.0, 3.0])
 def test_slope_recovers_a_power_law(power):
     x = np.geomspace(1, 100, 9)
-    result = outcome(condition("slope", "between", (power - 0.01, power + 0.01)), {"x": x, "y": 7 * x**power})
+    result = outcome(
+        condition("slope", "between", (power - 0.01, power + 0.01)), {"x": x, "y": 7 * x**power}
+    )
     assert result.holds
     assert result.value == pytest.approx(power)
 
@@ -143,7 +147,10 @@ def test_zero_is_exact():
 
 
 def test_between_reports_the_entry_nearest_to_failing():
-    assert outcome(condition(comparison="between", threshold=(0.0, 10.0)), [5.0, 9.5, 1.0]).value == 9.5
+    assert (
+        outcome(condition(comparison="between", threshold=(0.0, 10.0)), [5.0, 9.5, 1.0]).value
+        == 9.5
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
