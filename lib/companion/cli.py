@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -237,11 +235,3 @@ def _print_scoreboard(project: Project, fresh: bool) -> None:
         console.print(table)
     written = {files.slug for files in project.chapters()}
     console.print(f"{len(written)} of {len(project.part_of)} chapters written")
-
-
-def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this command line in a process of its own (used by the benchmarks and tests)."""
-    return subprocess.run(
-        [sys.executable, "-m", "companion", *arguments],
-        capture_output=True, text=True, env=os.environ.copy(),
-    )  # fmt: skip

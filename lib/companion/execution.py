@@ -14,7 +14,6 @@ import jupytext
 import nbformat
 from traitlets.config import Config
 
-from companion.chapter import UNTIL_VARIABLE
 from companion.evidence import load_record
 from companion.paths import (
     DRIVER_VARIABLE,
@@ -189,8 +188,3 @@ def _shown(project: Project, path: Path) -> str:
 def _say(slug: str, text: str) -> None:
     # one write, so that the lines of chapters that run side by side stay whole
     os.write(sys.stderr.fileno(), f"{time.strftime('%H:%M:%S')}  {slug:<34} {text}\n".encode())
-
-
-def until(claim_id: str) -> dict[str, str]:
-    """The environment that ends a run as soon as the named claim is judged."""
-    return {UNTIL_VARIABLE: claim_id}
