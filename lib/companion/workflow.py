@@ -28,7 +28,7 @@ def workflow(
         target: ``runs`` (execute and judge) or ``book`` (that, then the HTML).
         key: profile, device and seed of the runs.
         chapters: slugs; empty for all.
-        cores: chapters run at once; 0 takes all cores there are.
+        cores: chapters run at once; 0 takes all cores there are, or 100 jobs with an executor.
         executor: name of a Snakemake executor plugin; empty runs here.
         force: execute the chapters even where they are up to date.
 
@@ -38,16 +38,15 @@ def workflow(
     settings = {"profile": key.profile, "device": key.device, "seeds": key.seed}
     if chapters:
         settings["chapters"] = ",".join(chapters)
+    where = ["--cores", str(cores or "all")]
+    if executor:
+        where = ["--executor", executor, "--jobs", str(cores or 100)]
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--cores",
-        str(cores or "all"), "--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all",
+        sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", *where, "--keep-going",
+        "--rerun-incomplete", "--nolock", "--quiet", "all",
         "--rerun-triggers", "mtime", "input", "params",
         "--config", *(f"{name}={value}" for name, value in settings.items()),
     ]  # fmt: skip
-    if executor:
-        command += ["--executor", executor]
-        if cores:
-            command += ["--jobs", str(cores)]
     if force:
         command += ["--forcerun", "chapter"]
     command += ["--", target]
