@@ -9,7 +9,7 @@ PROFILE ?= quick
 DEVICE  ?= auto
 CI_SEED := 1
 
-export PYTHONPATH := $(CURDIR)/lib
+export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
@@ -73,9 +73,9 @@ test: setup browser lint ## all that CI runs
 unit: setup ## the fast tests only
 	@$(BIN)/pytest -n 2 -q -m "not browser and not workflow" tests
 
-benchmark: setup ## timings as ratios, against the named peers
-	@$(BIN)/python -m pytest benchmarks -q --benchmark-enable --benchmark-only -s
-	@$(BIN)/python benchmarks/workflow_overhead.py
+benchmark: setup ## timings against the named peers, interleaved, as ratios
+	@$(BIN)/python -m benchmarks.sinkhorn_newton_sparse
+	@$(BIN)/python -m benchmarks.workflow_overhead
 
 clean: ## remove all that was built; the environment stays
 	rm -rf _build .snakemake
