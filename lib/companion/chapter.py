@@ -244,11 +244,11 @@ class Chapter:
         """Paper, authors, year, link and what was read of it."""
         return tables.glance_table(self._claims)
 
-    def claims(self) -> tables.Table:
+    def claims(self) -> tables.Grouped:
         """The registered claims with criterion and control."""
         return tables.claims_table(self._claims)
 
-    def verdicts(self) -> tables.Table:
+    def verdicts(self) -> tables.Grouped:
         """Claim by claim: measured value, interval, criterion, control, verdict."""
         return tables.verdicts_table(self._claims, self._judged())
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from companion.claims import Claim, ClaimsFile, Condition, Verdict, number
+from companion.claims import Claim, ClaimsFile, Verdict, number
 from companion.evidence import ClaimRecord, Record
 
 SYMBOL: dict[str, str] = {
@@ -29,33 +29,42 @@ Cell = str | Html
 
 
 @dataclass
-class Table:
-    """Rows under headers; cells are text (escaped) or :class:`Html`."""
+class Grouped:
+    """Rows in groups, each under a heading that spans the table: one group per claim."""
 
     headers: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    groups: Sequence[tuple[Cell, Sequence[Sequence[Cell]]]]
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in self.headers)
         body = "".join(
-            "<tr>"
+            f'<tbody><tr class="group"><th scope="rowgroup" colspan="{len(self.headers)}">'
+            f"{_html(heading)}</th></tr>"
             + "".join(
-                f'<td data-label="{html.escape(h)}">{_html(cell)}</td>'
-                for h, cell in zip(self.headers, row, strict=True)
+                "<tr>"
+                + "".join(
+                    f'<td data-label="{html.escape(h)}">{_html(cell)}</td>'
+                    for h, cell in zip(self.headers, row, strict=True)
+                )
+                + "</tr>"
+                for row in rows
             )
-            + "</tr>"
-            for row in self.rows
+            + "</tbody>"
+            for heading, rows in self.groups
         )
         return (
-            f'<table class="companion-table"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table>"
+            f'<table class="companion-table grouped"><thead><tr>{head}</tr></thead>{body}</table>'
         )
 
     def __repr__(self) -> str:
-        return "\n\n".join(
-            "\n".join(f"{h}: {_text(c)}" for h, c in zip(self.headers, row, strict=True))
-            for row in self.rows
-        )
+        blocks = []
+        for heading, rows in self.groups:
+            lines = [_text(heading)]
+            for row in rows:
+                cells = [f"{h}: {_text(c)}" for h, c in zip(self.headers, row, strict=True)]
+                lines.append("  - " + "\n    ".join(cells))
+            blocks.append("\n".join(lines))
+        return "\n\n".join(blocks)
 
 
 @dataclass
@@ -136,62 +145,45 @@ def glance_table(claims: ClaimsFile) -> Facts:
     return Facts(rows)
 
 
-def claims_table(claims: ClaimsFile) -> Table:
+def claims_table(claims: ClaimsFile) -> Grouped:
     """What the paper says, where, and the criterion and control fixed beforehand."""
-    return Table(
-        ("Claim", "What the paper says", "How it is judged", "Control that must fail"),
-        [
-            (
-                Html(
-                    f"<strong>{c.id}</strong><br>{c.kind}<br>{_reach(c)}",
-                    f"{c.id} ({c.kind}, {c.reach})",
-                ),
-                Html(
-                    f"{html.escape(c.statement)} <em>({html.escape(c.source)})</em>",
-                    f"{c.statement} ({c.source})",
-                ),
-                listed(
-                    [k.criterion() for k in c.conditions] or [f"not measured: {c.reach_reason}"]
-                ),
-                listed(_distinct(c.conditions) or ["–"]),
-            )
-            for c in claims.claims
-        ],
-    )
+    groups: list[tuple[Cell, list[tuple[Cell, ...]]]] = []
+    for claim in claims.claims:
+        rows: list[tuple[Cell, ...]] = [(c.criterion(), c.control) for c in claim.conditions]
+        heading = Html(
+            f'<span class="claim-id">{claim.id}</span> {html.escape(claim.statement)} '
+            f'<span class="claim-source">{html.escape(claim.source)} · {claim.kind} · '
+            f"{html.escape(_reach(claim))}</span>",
+            f"{claim.id} {claim.statement} ({claim.source}; {claim.kind}; {_reach(claim)})",
+        )
+        groups.append((heading, rows or [(f"not measured: {claim.reach_reason}", "–")]))
+    return Grouped(("Criterion, fixed beforehand", "Control that must fail it"), groups)
 
 
 def _reach(claim: Claim) -> str:
-    if not claim.reach_reason:
-        return claim.reach
-    return f'<span title="{html.escape(claim.reach_reason)}">{claim.reach}</span>'
+    reach = f"reach: {claim.reach}"
+    return f"{reach} ({claim.reach_reason})" if claim.reach_reason else reach
 
 
-def _distinct(conditions: Sequence[Condition]) -> list[str]:
-    return list(dict.fromkeys(c.control for c in conditions))
-
-
-def verdicts_table(claims: ClaimsFile, record: Record) -> Table:
+def verdicts_table(claims: ClaimsFile, record: Record) -> Grouped:
     """Claim by claim: each condition, measured value with interval, control value, verdict."""
-    rows: list[tuple[Cell, ...]] = []
+    groups: list[tuple[Cell, list[tuple[Cell, ...]]]] = []
     for result in record.claims:
-        claim = claims.claim(result.id)
-        if not result.conditions:
-            rows.append(
-                (result.id, f"not measured: {claim.reach_reason}", "–", "–", badge(result.verdict))
+        claim, mark = claims.claim(result.id), badge(result.verdict)
+        rows: list[tuple[Cell, ...]] = [
+            (
+                c.criterion,
+                marked(with_interval(c.value, c.interval), c.holds),
+                marked(with_interval(c.control_value, c.control_interval), c.control_fails),
             )
-        for index, c in enumerate(result.conditions):
-            rows.append(
-                (
-                    result.id
-                    if index == 0
-                    else Html(f'<span class="again">{result.id}</span>', result.id),
-                    c.criterion,
-                    marked(with_interval(c.value, c.interval), c.holds),
-                    marked(with_interval(c.control_value, c.control_interval), c.control_fails),
-                    badge(result.verdict) if index == 0 else "",
-                )
-            )
-    return Table(("Claim", "Criterion", "Measured", "Control", "Verdict"), rows)
+            for c in result.conditions
+        ]
+        heading = Html(
+            f'<span class="claim-id">{claim.id}</span> {mark.html} {html.escape(claim.statement)}',
+            f"{claim.id} {result.verdict}: {claim.statement}",
+        )
+        groups.append((heading, rows or [(f"not measured: {claim.reach_reason}", "–", "–")]))
+    return Grouped(("Criterion", "Measured", "Control"), groups)
 
 
 def marked(text: str, as_it_should: bool) -> Html:

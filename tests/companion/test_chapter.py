@@ -153,7 +153,7 @@ def test_tables_render_for_pages_and_as_text(chapter):
     chapter.evidence("C1", measured=0.05, control=9.0)
     table = chapter.verdicts()
     assert "verdict-reproduced" in table._repr_html_()
-    assert "Verdict: reproduced" in repr(table)
+    assert "C1 reproduced: Replace this claim" in repr(table)
     assert "≤ 0.1" in repr(chapter.claims())
     assert "A. Author" in repr(chapter.at_a_glance())
     assert repr(chapter.summary()) == "C1   reproduced"

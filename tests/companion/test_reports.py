@@ -11,7 +11,7 @@ import yaml
 from companion.paths import Project, RunKey
 from companion.reports import chapter_reports, status_json
 from companion.staging import book_sources, stage
-from companion.tables import Table, badge, listed, with_interval
+from companion.tables import Facts, Grouped, badge, listed, with_interval
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,11 @@ def test_the_book_depends_on_its_pages_and_the_library_but_not_on_caches(project
 
 
 def test_tables_escape_what_they_are_given():
-    table = Table(("a",), [("<script>",), (listed(["x < y", "z"]),)])
+    table = Grouped(("a",), [("<b>", [("<script>",), (listed(["x < y", "z"]),)])])
     assert "<script>" not in table._repr_html_()
     assert "x &lt; y" in table._repr_html_()
-    assert repr(table) == "a: <script>\n\na: x < y; z"
+    assert repr(table) == "<b>\n  - a: <script>\n  - a: x < y; z"
+    assert "<b>" not in Facts([("name", "<b>")])._repr_html_()
 
 
 def test_a_verdict_is_told_in_words_and_not_by_colour_alone():
