@@ -1,0 +1,1 @@
+"""Methods of the thirty papers, in torch; knows nothing of the book."""

@@ -1,0 +1,1 @@
+"""Curvature: second-order methods and the approximations that make them affordable."""

@@ -1,0 +1,1 @@
+"""Stability of gradient methods: which minima an optimiser can stay at."""
