@@ -49,8 +49,6 @@ def test_local_jobs_end_with_their_driver(asked):
 
 
 def test_a_failure_says_that_the_rest_is_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        module.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 1)
-    )
+    monkeypatch.setattr(module.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 1))
     with pytest.raises(ProjectError, match="What succeeded is kept"):
         module.workflow(Project(tmp_path), "runs", RunKey(), [])
