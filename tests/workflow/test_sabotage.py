@@ -37,7 +37,9 @@ def broken(request, tmp_path: Path) -> Path:
 
 
 def run(arguments: list[str], root: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COMPANION_", "PYTEST_"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("COMPANION_", "PYTEST_"))
+    }
     environment |= {"PYTHONPATH": str(root / "lib"), "OMP_NUM_THREADS": "1"} | extra
     return subprocess.run(
         [sys.executable, "-m", *arguments],
@@ -60,7 +62,9 @@ def test_the_fault_is_noticed_by_a_unit_test_and_by_a_verdict(fault, broken):
         Project(ROOT).chapter(fault["chapter"]).evidence / "quick-cpu-seed0.json"
     ).claim(fault["claim"])
     found = folder / "evidence.partial.json"
-    assert found.is_file(), "the chapter crashed before its verdict: choose a fault that stays silent"
+    assert found.is_file(), (
+        "the chapter crashed before its verdict: choose a fault that stays silent"
+    )
     verdict = json.loads(found.read_text())["claims"][0]["verdict"]
     assert committed.verdict == "reproduced"
     assert verdict != committed.verdict, f"{fault['claim']} is still {verdict}"

@@ -17,7 +17,9 @@ SLOW = "import time; time.sleep({seconds})\nsteps = list(range(10))"
 
 
 def slow_down(project, slug: str, part: str, seconds: float) -> None:
-    project.edit(f"notebooks/{part}/{slug}.md", "steps = list(range(10))", SLOW.format(seconds=seconds))
+    project.edit(
+        f"notebooks/{part}/{slug}.md", "steps = list(range(10))", SLOW.format(seconds=seconds)
+    )
 
 
 def test_precise_invalidation_failure_alone_and_the_record(make_project):
@@ -28,7 +30,12 @@ def test_precise_invalidation_failure_alone_and_the_record(make_project):
     assert project.executed(first) == ["alpha", "beta"]
     assert "finished in" in first.stderr
     folder = project.run_folder("alpha")
-    assert {p.name for p in folder.iterdir()} == {"notebook.ipynb", "evidence.json", "log.txt", "figures"}
+    assert {p.name for p in folder.iterdir()} == {
+        "notebook.ipynb",
+        "evidence.json",
+        "log.txt",
+        "figures",
+    }
     notebook = (folder / "notebook.ipynb").read_text()
     for private in (str(project.root), "papermill", time.strftime("%Y-%m-%d")):
         assert private not in notebook
@@ -50,7 +57,9 @@ def test_precise_invalidation_failure_alone_and_the_record(make_project):
     # another seed is another run, with the parameter injected
     other = project.companion("run", "alpha", "--seed", "3")
     assert project.executed(other) == ["alpha"]
-    evidence = json.loads((project.run_folder("alpha", "quick-auto-seed3") / "evidence.json").read_text())
+    evidence = json.loads(
+        (project.run_folder("alpha", "quick-auto-seed3") / "evidence.json").read_text()
+    )
     assert evidence["seed"] == 3
 
     # a crash fails alone, says where, keeps the partial notebook and the log
