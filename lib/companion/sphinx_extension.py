@@ -41,7 +41,13 @@ def as_markup(cell: tables.Cell) -> Markup:
     return Markup(cell.html) if isinstance(cell, tables.Html) else Markup.escape(cell)
 
 
+def byline(authors: list[str]) -> str:
+    """One or two authors by name, more as the first and others."""
+    return " and ".join(authors) if len(authors) < 3 else f"{authors[0]} and others"
+
+
 templates.globals |= {
+    "byline": byline,
     "badge": lambda *a: as_markup(tables.badge(*a)),
     "marked": lambda *a: as_markup(tables.marked(*a)),
     "with_interval": tables.with_interval,

@@ -157,7 +157,7 @@ def claims_table(claims: ClaimsFile) -> Grouped:
             f"{claim.id} {claim.statement} ({claim.source}; {claim.kind}; {_reach(claim)})",
         )
         groups.append((heading, rows or [(f"not measured: {claim.reach_reason}", "–")]))
-    return Grouped(("Criterion, fixed beforehand", "Control that must fail it"), groups)
+    return Grouped(("Criterion, fixed beforehand", "Control that must fail"), groups)
 
 
 def _reach(claim: Claim) -> str:
