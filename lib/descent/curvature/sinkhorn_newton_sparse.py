@@ -236,10 +236,11 @@ def _two_stages(
     if tol <= 0:
         raise ValueError(f"tol must be positive, got {tol}")
     x, y = problem.start() if start is None else start
+    plan = problem.plan(x, y)
     trace: list[Iteration] = []
 
     def sweep() -> Iteration:
-        nonlocal x, y
+        nonlocal x, y, plan
         x, y = sinkhorn_sweep(problem, x, y)
         plan = problem.plan(x, y)
         value = float(problem.potential(x, y, plan))
@@ -250,19 +251,18 @@ def _two_stages(
         if trace[-1].marginal_error < tol:
             return SNSResult(x, y, True, "converged during the warm-up", tuple(trace))
     for step in range(1, newton + 1):
-        plan = problem.plan(x, y)
         gradient = problem.gradient(x, y, plan)
         if float(gradient.abs().sum()) < tol:
             return SNSResult(x, y, True, "converged at the start", tuple(trace))
         direction = solve(plan, gradient)
-        length, trials = _step_length(problem, x, y, plan, gradient, direction.step)
+        length, trials, trial_plan = _step_length(problem, x, y, plan, gradient, direction.step)
         spent = Iteration(
             "newton", 0.0, 0.0, direction.kept, direction.dropped_mass, direction.iterations, trials, length
         )  # fmt: skip
         if length > 0:
             x = x + length * direction.step[: x.numel()]
             y = y + length * direction.step[x.numel() :]
-            plan = problem.plan(x, y)
+            plan = trial_plan
             value = float(problem.potential(x, y, plan))
             spent = replace(spent, marginal_error=problem.marginal_error(plan), potential=value)
         elif fallback:
@@ -286,10 +286,10 @@ def _two_stages(
 
 def _step_length(
     problem: EntropicOT, x: Tensor, y: Tensor, plan: Tensor, gradient: Tensor, step: Tensor
-) -> tuple[float, int]:
-    """Backtrack from 1 to the first length that ascends enough; 0 where none does. Also the number of trials."""
+) -> tuple[float, int, Tensor]:
+    """Backtrack from 1 to the first length that ascends enough; 0 where none does. Also trials and last plan."""
     if not bool(step.isfinite().all()):
-        return 0.0, 0
+        return 0.0, 0, plan
     slope = float(gradient @ step)
     value = float(problem.potential(x, y, plan))
     slack = SLACK * float(problem.source @ x.abs() + problem.target @ y.abs())
@@ -297,9 +297,11 @@ def _step_length(
     length, trials = 1.0, 0
     while length >= SMALLEST_STEP:
         trials += 1
-        new_value = float(problem.potential(x + length * dx, y + length * dy))
+        new_x, new_y = x + length * dx, y + length * dy
+        new_plan = problem.plan(new_x, new_y)
+        new_value = float(problem.potential(new_x, new_y, new_plan))
         # a trial that overflows gives -inf or nan, which satisfies no comparison
         if new_value >= value + ARMIJO * length * slope - slack:
-            return length, trials
+            return length, trials, new_plan
         length /= 2
-    return 0.0, trials
+    return 0.0, trials, plan

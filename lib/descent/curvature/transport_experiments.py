@@ -16,9 +16,14 @@ import torch
 from torch import Tensor
 
 from descent.curvature.entropic_transport import EntropicOT
+from descent.curvature.newton_direction import sparse_direction
 from descent.curvature.plan_sparsity import approximate_sparsity
 from descent.curvature.sinkhorn import sinkhorn_sweep
-from descent.curvature.sinkhorn_newton_sparse import Iteration, dense_newton
+from descent.curvature.sinkhorn_newton_sparse import (
+    Iteration,
+    dense_newton,
+    sinkhorn_newton_sparse,
+)
 from descent.curvature.transport_polytope import Vertices, concentration_bound, least_eta
 
 __all__ = [
@@ -28,7 +33,9 @@ __all__ = [
     "convergence_order",
     "cumulative_work",
     "dropped_mass_along_sweeps",
+    "inner_iterations",
     "kernel_sweep_work",
+    "steepest_descent_iterations",
     "two_point_landscape",
 ]
 
@@ -107,6 +114,43 @@ def cumulative_work(
             solve = (n + m) ** 3 / 3
         spent.append(sweep + 12.0 * n * m * step.trials + solve)
     return list(itertools.accumulate(spent))
+
+
+def inner_iterations(problem: EntropicOT, keep_per_row: int) -> float:
+    """Run Sinkhorn-Newton-Sparse and return its conjugate-gradient iterations per Newton step.
+
+    Args:
+        problem: the transport problem.
+        keep_per_row: kept entries per row.
+
+    Returns:
+        The mean over the Newton steps of the run.
+    """
+    trace = sinkhorn_newton_sparse(problem, keep_per_row=keep_per_row).trace
+    counts = [step.cg_iterations for step in trace if step.stage == "newton"]
+    return sum(counts) / len(counts)
+
+
+def steepest_descent_iterations(problem: EntropicOT, keep_per_row: int, cap: int) -> int:
+    """Solve the first Newton system after 20 sweeps by steepest descent in place of conjugate gradients.
+
+    Args:
+        problem: the transport problem.
+        keep_per_row: kept entries per row.
+        cap: iterations at which to stop.
+
+    Returns:
+        The iterations made.
+    """
+    x, y = problem.start()
+    for _ in range(20):
+        x, y = sinkhorn_sweep(problem, x, y)
+    plan = problem.plan(x, y)
+    keep = keep_per_row * plan.shape[0]
+    gradient = problem.gradient(x, y, plan)
+    return sparse_direction(
+        plan, gradient, problem.eta, keep, cg_max=cap, conjugate=False
+    ).iterations
 
 
 def dropped_mass_along_sweeps(problem: EntropicOT, sweeps: Sequence[int], keep: int) -> list[float]:

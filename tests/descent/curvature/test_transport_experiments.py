@@ -13,7 +13,9 @@ from descent.curvature.transport_experiments import (
     convergence_order,
     cumulative_work,
     dropped_mass_along_sweeps,
+    inner_iterations,
     kernel_sweep_work,
+    steepest_descent_iterations,
     two_point_landscape,
 )
 from descent.curvature.transport_polytope import least_eta, vertex_gap
@@ -93,8 +95,14 @@ def test_landscape_of_two_points_is_the_potential_at_its_best_level():
         value = float(problem.potential(x, y))
         assert float(two_point_landscape(problem, s, t)) == pytest.approx(value, abs=1e-12)
         assert float(two_point_landscape(problem, s, t + 0.01)) < value
+    larger = random_assignment(3, 1.0, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=r"2 x 2 problem, got \(3, 3\)"):
-        cube = torch.full((3,), 1 / 3, dtype=torch.float64)
-        two_point_landscape(
-            EntropicOT(torch.zeros(3, 3, dtype=torch.float64), cube, cube, 1.0), s, t
-        )
+        two_point_landscape(larger, s, t)
+
+
+def test_inner_iterations_are_those_of_the_run_and_steepest_descent_needs_more():
+    problem = random_assignment(50, 120.0, torch.Generator().manual_seed(0))
+    mean = inner_iterations(problem, 5)
+    assert 30 < mean < 100
+    assert steepest_descent_iterations(problem, 5, cap=200) == 200
+    assert steepest_descent_iterations(problem, 5, cap=3) == 3
