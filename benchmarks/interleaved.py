@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def interleaved(contestants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, list[float]]:
     """Seconds of each call, ``repeats`` rounds after one unmeasured round."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for repeat in range(repeats + 1):

@@ -64,7 +64,9 @@ def main() -> None:
         seconds = interleaved(
             {
                 "SNS": lambda problem=problem: sinkhorn_newton_sparse(problem, tol=options.tol),
-                "POT sinkhorn_log": lambda problem=problem, sweeps=sweeps: pot_sinkhorn(problem, sweeps),
+                "POT sinkhorn_log": lambda problem=problem, sweeps=sweeps: pot_sinkhorn(
+                    problem, sweeps
+                ),
                 "kernel-form Sinkhorn": lambda problem=problem: sinkhorn_stabilized(
                     problem, tol=options.tol
                 ),

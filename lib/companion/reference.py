@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from companion.claims import load_claims
+from companion.claims import ClaimsFile, load_claims
 from companion.evidence import Record, drift, load_record
 from companion.execution import read_source
 from companion.paths import ChapterFiles, Project, ProjectError, RunKey
@@ -115,6 +115,18 @@ def _chapter_faults(files: ChapterFiles) -> list[str]:
             if c.verdict == "undiscriminating"
         ]
     return faults
+
+
+def _criteria_faults(claims: ClaimsFile, record: Record) -> list[str]:
+    """Whether a record was judged by the criteria that the claims file states."""
+    stated = {(c.id, k.metric): k.criterion() for c in claims.claims for k in c.conditions}
+    judged = {(c.id, k.metric): k.criterion for c in record.claims for k in c.conditions}
+    return [
+        f"{claims.slug} ({record.name.removesuffix('.json')}) {claim} {metric}: recorded under another "
+        "criterion than the claims file states; run and record it again."
+        for claim, metric in sorted(stated.keys() | judged.keys())
+        if stated.get((claim, metric)) != judged.get((claim, metric))
+    ]
 
 
 def _witness(notebook: Any) -> dict[str, Any] | None:

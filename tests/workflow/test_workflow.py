@@ -91,6 +91,15 @@ def test_precise_invalidation_failure_alone_and_the_record(make_project):
     assert project.companion("check").returncode == 0, project.companion("check").stderr
     assert project.companion("check", "--seed", "0").returncode == 0
 
+    # a criterion changed after the record is a fault until the run is recorded again
+    project.edit("notebooks/stability/alpha.claims.yml", "threshold: 0.2", "threshold: 0.3")
+    changed = project.companion("check")
+    assert changed.returncode == 1
+    assert (
+        "alpha (quick-cpu-seed0) C1 final_loss: recorded under another criterion" in changed.stderr
+    )
+    project.edit("notebooks/stability/alpha.claims.yml", "threshold: 0.3", "threshold: 0.2")
+
     # a text edited after the record, and a value that drifts, are faults
     project.edit("notebooks/stability/alpha.md", "## Try it", "## Try it\n\nMore.")
     stale = project.companion("check")
