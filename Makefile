@@ -67,8 +67,10 @@ test: setup browser lint ## all that CI runs
 	@$(RUN) check --seed $(CI_SEED)
 	@echo "== committed reference notebooks, re-executed and compared (nbval)"
 	@$(BIN)/pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout 600 -q notebooks
-	@echo "== unit, workflow and book tests"
-	@$(BIN)/pytest -n 2 --dist loadgroup -q tests
+	@echo "== the built book in a browser"
+	@$(BIN)/pytest -q -m browser tests
+	@echo "== unit and workflow tests"
+	@$(BIN)/pytest -n 2 -q -m "not browser" tests
 
 unit: setup ## the fast tests only
 	@$(BIN)/pytest -n 2 -q -m "not browser and not workflow" tests

@@ -102,11 +102,9 @@ def _chapter_faults(files: ChapterFiles) -> list[str]:
         faults.append(f"{files.notebook.name}: the last cell carries no evidence.")
     elif Record.model_validate(stored).witness() != record.witness():
         faults.append(f"{files.slug}: the notebook and {reference.name} carry different evidence.")
-    faults += drift(
-        claims, record, record
-    )  # criteria in the record must be those of the claims file
     for path in files.evidence_files():
         other = load_record(path)
+        faults += _criteria_faults(claims, other)
         if other.name != path.name:
             faults.append(f"{files.slug}: {path.name} holds the run {other.name}.")
         faults += [

@@ -35,7 +35,7 @@ SMALLEST_STEP = 1e-12
 
 @dataclass(frozen=True)
 class Iteration:
-    """One sweep or one Newton step, and the state after it.
+    r"""One sweep or one Newton step, and the state after it.
 
     Args:
         stage: ``"warm-up"``, ``"newton"`` or ``"fallback"`` (a sweep in place of a failed Newton step).
