@@ -231,6 +231,8 @@ def _judge_slope(condition: Condition, sample: dict[str, list]) -> Outcome:
         x = np.log(x)
     if condition.axes in ("loglog", "semilogy"):
         y = np.log(y)
+    if np.ptp(y) == 0:  # linregress has no standard error for a constant
+        return Outcome(condition.satisfied_by(0.0), 0.0, (0.0, 0.0), y.size, 0)
     fit = stats.linregress(np.tile(x, len(y)), y.ravel())
     half = float(stats.t.ppf((1 + condition.confidence) / 2, y.size - 2) * fit.stderr)
     slope = float(fit.slope)

@@ -104,6 +104,11 @@ def test_slope_recovers_a_power_law(power):
     assert result.value == pytest.approx(power)
 
 
+def test_the_slope_of_a_constant_is_zero():
+    result = outcome(condition("slope", "<=", 0.1), {"x": [1, 10, 100], "y": [5, 5, 5]})
+    assert (result.holds, result.value, result.interval) == (True, 0.0, (0.0, 0.0))
+
+
 def test_slope_on_semilog_axes():
     x = np.arange(10.0)
     c = condition("slope", "between", (-0.71, -0.69), axes="semilogy")
