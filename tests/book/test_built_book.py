@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from companion.paths import Project
 from companion.reports import chapter_reports
@@ -201,16 +201,18 @@ def test_the_scoreboard_holds_every_claim_and_its_numbers(scoreboard, root):
 
 
 def test_the_scoreboard_sorts(scoreboard):
-    def words() -> list[str]:
+    heading = scoreboard.locator("#scoreboard-table thead th", has_text="Verdict")
+
+    def sorted_by_a_click(direction: str) -> list[str]:
+        heading.click()
+        expect(heading).to_have_attribute("aria-sort", direction)
+        scoreboard.wait_for_timeout(300)  # the rows follow the heading
         return [verdict.split(" ", 1)[1] for verdict in shown(scoreboard, 6)]
 
-    heading = scoreboard.locator("#scoreboard-table thead th", has_text="Verdict")
-    heading.click()
-    rising = words()
-    heading.click()
+    rising = sorted_by_a_click("ascending")
     assert len(set(rising)) > 1
     assert rising == sorted(rising)
-    assert words() == sorted(rising, reverse=True)
+    assert sorted_by_a_click("descending") == sorted(rising, reverse=True)
 
 
 def test_the_scoreboard_filters_and_searches(scoreboard):

@@ -22,7 +22,7 @@
   const asked = new URLSearchParams(window.location.search);
   const apply = (select) =>
     table.column(Number(select.dataset.column)).search(
-      select.value ? (cell) => cell.replace(/^[✓✗?–]\s*/, "").trim() === select.value : "",
+      select.value ? (cell) => cell.trim() === select.value : "",
     );
   for (const select of form.querySelectorAll("select")) {
     const name = select.parentElement.firstChild.textContent.trim().toLowerCase();
