@@ -76,8 +76,8 @@ unit: setup ## the fast tests only
 	@$(BIN)/pytest -n 2 -q -m "not browser and not workflow" tests
 
 benchmark: setup ## timings against the named peers, interleaved, as ratios
-	@$(BIN)/python -m benchmarks.sinkhorn_newton_sparse
-	@$(BIN)/python -m benchmarks.workflow_overhead
+	@for file in benchmarks/bench_*.py; do \
+	  name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## remove all that was built; the environment stays
 	rm -rf _build .snakemake
