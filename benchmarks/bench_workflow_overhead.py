@@ -1,8 +1,8 @@
 """Overhead of the workflow: `companion run` against a plain loop of papermill over the same chapters, same cores.
 
-Both execute every written chapter once (quick profile), one thread each, interleaved. Printed: whole-process
-seconds of each, their ratio, and the workflow's time over its floor: the seconds of the notebooks' own processes
-spread over the cores (or the longest of them).
+Both execute the named chapters (all, unless told) once in the quick profile, one thread each, interleaved. Printed:
+whole-process seconds of each, their ratio, and the workflow's time over its floor: the seconds of the notebooks' own
+processes spread over the cores, or the longest of them where that is more.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def environment(project: Project) -> dict[str, str]:
     }
 
 
-def workflow_seconds(project: Project, cores: int) -> float:
+def workflow_seconds(project: Project, chapters: list[str], cores: int) -> float:
     shutil.rmtree(project.build / "runs" / f"quick-auto-seed{SEED}", ignore_errors=True)
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "companion", "run", "--seed", str(SEED), "--cores", str(cores)],
+        [sys.executable, "-m", "companion", "run", *chapters, "--seed", str(SEED), "--cores", str(cores)],
         check=True, env=environment(project), cwd=project.root, capture_output=True,
     )  # fmt: skip
     return time.perf_counter() - start
 
 
-def plain_seconds(project: Project, cores: int) -> float:
+def plain_seconds(project: Project, chapters: list[str], cores: int) -> float:
     import nbformat
 
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
-        for files in project.chapters():
+        for files in map(project.chapter, chapters):
             source = Path(folder) / f"{files.slug}.ipynb"
             nbformat.write(read_source(files), source)
             jobs.append((source, files.text.parent))
@@ -76,15 +76,17 @@ def notebook_seconds(project: Project) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("chapters", nargs="*", help="slugs; all when none is given")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     project = Project()
+    chapters = options.chapters or [files.slug for files in project.chapters()]
     rows, ours, theirs = [], [], []
     for repeat in range(options.repeats):
-        ours.append(workflow_seconds(project, options.cores))
+        ours.append(workflow_seconds(project, chapters, options.cores))
         rows.append(notebook_seconds(project))
-        theirs.append(plain_seconds(project, options.cores))
+        theirs.append(plain_seconds(project, chapters, options.cores))
         print(f"repeat {repeat + 1}: workflow {ours[-1]:.1f} s, plain papermill {theirs[-1]:.1f} s")
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     compute = [max(sum(r) / options.cores, max(r)) for r in rows]

@@ -280,8 +280,7 @@ def load_claims(path: Path) -> ClaimsFile:
             f"{path.name} is missing: register the claims before measuring."
         ) from None
     try:
-        tree = yaml.compose(text)
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -298,9 +297,8 @@ def load_claims(path: Path) -> ClaimsFile:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         field = ".".join(str(part) for part in first["loc"]) or "file"
         message = first["msg"].removeprefix("Value error, ")
-        raise ProjectError(
-            f"{path.name}, line {_line_of(tree, first['loc'])}, field {field}: {message}{more}."
-        ) from None
+        line = _line_of(yaml.compose(text), first["loc"])
+        raise ProjectError(f"{path.name}, line {line}, field {field}: {message}{more}.") from None
     if claims.slug != path.name.removesuffix(".claims.yml"):
         raise ProjectError(f"{path.name}: the slug inside is {claims.slug!r}; make the two agree.")
     return claims

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # scipy.stats takes half a second to import: scipy loads it when a condition is judged
 
 from companion.claims import Claim, Condition, Verdict
 from companion.paths import ProjectError
@@ -101,7 +101,7 @@ def judge(condition: Condition, sample: Sample) -> Outcome:
     count = len(sample)
     match condition.test:
         case "share":
-            interval = stats.binomtest(satisfied, count).proportion_ci(
+            interval = scipy.stats.binomtest(satisfied, count).proportion_ci(
                 condition.confidence, "wilson"
             )
             share = satisfied / count
@@ -233,8 +233,8 @@ def _judge_slope(condition: Condition, sample: dict[str, list]) -> Outcome:
         y = np.log(y)
     if np.ptp(y) == 0:  # linregress has no standard error for a constant
         return Outcome(condition.satisfied_by(0.0), 0.0, (0.0, 0.0), y.size, 0)
-    fit = stats.linregress(np.tile(x, len(y)), y.ravel())
-    half = float(stats.t.ppf((1 + condition.confidence) / 2, y.size - 2) * fit.stderr)
+    fit = scipy.stats.linregress(np.tile(x, len(y)), y.ravel())
+    half = float(scipy.stats.t.ppf((1 + condition.confidence) / 2, y.size - 2) * fit.stderr)
     slope = float(fit.slope)
     interval = (slope - half, slope + half)
     ends = _binding_ends(condition, interval) if condition.bound == "interval" else (slope,)
@@ -270,12 +270,12 @@ def _interval(values: list[float], condition: Condition, statistic: Any) -> Inte
     if np.ptp(data) == 0:
         return float(data[0]), float(data[0])
     if statistic is np.mean and condition.interval == "t":
-        low, high = stats.t.interval(
-            condition.confidence, len(data) - 1, data.mean(), stats.sem(data)
+        low, high = scipy.stats.t.interval(
+            condition.confidence, len(data) - 1, data.mean(), scipy.stats.sem(data)
         )
         return float(low), float(high)
     method = "percentile" if statistic is np.median else "BCa"
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (data,),
         statistic,
         confidence_level=condition.confidence,
