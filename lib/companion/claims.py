@@ -297,8 +297,8 @@ def load_claims(path: Path) -> ClaimsFile:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         field = ".".join(str(part) for part in first["loc"]) or "file"
         message = first["msg"].removeprefix("Value error, ")
-        line = _line_of(yaml.compose(text), first["loc"])
-        raise ProjectError(f"{path.name}, line {line}, field {field}: {message}{more}.") from None
+        at = _line_of(yaml.compose(text), first["loc"])
+        raise ProjectError(f"{path.name}, line {at}, field {field}: {message}{more}.") from None
     if claims.slug != path.name.removesuffix(".claims.yml"):
         raise ProjectError(f"{path.name}: the slug inside is {claims.slug!r}; make the two agree.")
     return claims
