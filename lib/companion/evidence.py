@@ -68,6 +68,12 @@ class ClaimRecord(Recorded):
     conditions: list[ConditionRecord] = []
     note: str = ""
 
+    @property
+    def decisive(self) -> ConditionRecord | None:
+        """The condition that decides the verdict: the first that fails, else the first; none if nothing was run."""
+        lost = (c for c in self.conditions if not (c.holds and c.control_fails))
+        return next(lost, self.conditions[0] if self.conditions else None)
+
 
 class Record(Recorded):
     """Everything one run of a chapter witnessed; the file ``<profile>-<device>-seed<k>.json``."""

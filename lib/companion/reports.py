@@ -68,7 +68,7 @@ def main_value(claim: ClaimRecord) -> str:
     """The verdict-deciding numbers of a claim in one short line for the terminal."""
     from companion.tables import with_interval
 
-    if not claim.conditions:
+    decisive = claim.decisive
+    if decisive is None:
         return "not measured"
-    decisive = next((c for c in claim.conditions if not c.holds), claim.conditions[0])
     return f"{decisive.metric} = {with_interval(decisive.value, decisive.interval)}"

@@ -193,11 +193,18 @@ def test_the_scoreboard_holds_every_claim_and_its_numbers(scoreboard, root):
     expected = sum(len(r.claims.claims) for r in reports)
     assert len(shown(scoreboard, 1)) == expected
     assert set(shown(scoreboard, 5)) == {"quick-cpu-seed0"}
+    scoreboard.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     text = scoreboard.locator("#scoreboard-table").inner_text()
     assert text.count("measured ") == sum(
         len(c.conditions) for r in reports for c in r.claims.claims
     )
     assert "undiscriminating" not in text
+
+
+def test_the_scoreboard_opens_on_the_deciding_conditions(scoreboard, root):
+    reports = chapter_reports(Project(root))
+    measured = sum(bool(c.conditions) for r in reports for c in r.claims.claims)
+    assert scoreboard.locator("#scoreboard-table").inner_text().count("measured ") == measured
 
 
 def test_the_scoreboard_sorts(scoreboard):

@@ -73,3 +73,20 @@ def test_a_changed_criterion_is_told(claims):
     looser = ClaimsFile.model_validate(content)
     faults = drift(looser, record(looser, [0.5], [9.0]), record(claims, [0.5], [9.0]))
     assert "the criterion of error changed since the record" in faults[0]
+
+
+def test_the_decisive_condition_is_the_first_that_fails_or_whose_control_does_not(claims):
+    held = record(claims, [0.5], [2.0]).claims[0].conditions[0]
+    lost = record(claims, [2.0], [2.0]).claims[0].conditions[0]
+    idle = record(claims, [0.5], [0.5]).claims[0].conditions[0]
+
+    def decisive(*conditions):
+        return ClaimRecord(
+            id="C1", verdict="reproduced", expected="reproduced", reach="full",
+            conditions=list(conditions),
+        ).decisive  # fmt: skip
+
+    assert decisive(held, held.model_copy(update={"metric": "second"})) is held
+    assert decisive(held, lost) is lost
+    assert decisive(held, idle, lost) is idle
+    assert decisive() is None
