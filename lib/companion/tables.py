@@ -30,30 +30,43 @@ Cell = str | Html
 
 @dataclass
 class Grouped:
-    """Rows in groups, each under a heading that spans the table: one group per claim."""
+    """Rows in groups, one group per claim, each under its heading; ``folded`` groups open on a click."""
 
     headers: Sequence[str]
     groups: Sequence[tuple[Cell, Sequence[Sequence[Cell]]]]
+    folded: bool = False
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in self.headers)
-        body = "".join(
-            f'<tbody><tr class="group"><th scope="rowgroup" colspan="{len(self.headers)}">'
-            f"{_html(heading)}</th></tr>"
-            + "".join(
-                "<tr>"
-                + "".join(
-                    f'<td data-label="{html.escape(h)}">{_html(cell)}</td>'
-                    for h, cell in zip(self.headers, row, strict=True)
-                )
-                + "</tr>"
-                for row in rows
+        if self.folded:
+            blocks = (
+                f"<details><summary>{_html(heading)}</summary>{self._table(self._rows(rows))}</details>"
+                for heading, rows in self.groups
             )
-            + "</tbody>"
-            for heading, rows in self.groups
+            return f'<div class="companion-folded">{"".join(blocks)}</div>'
+        span = len(self.headers)
+        return self._table(
+            "".join(
+                f'<tbody><tr class="group"><th scope="rowgroup" colspan="{span}">{_html(heading)}</th></tr>'
+                f"{self._rows(rows)}</tbody>"
+                for heading, rows in self.groups
+            )
         )
+
+    def _table(self, body: str) -> str:
+        head = "".join(f'<th scope="col">{html.escape(h)}</th>' for h in self.headers)
         return (
             f'<table class="companion-table grouped"><thead><tr>{head}</tr></thead>{body}</table>'
+        )
+
+    def _rows(self, rows: Sequence[Sequence[Cell]]) -> str:
+        return "".join(
+            "<tr>"
+            + "".join(
+                f'<td data-label="{html.escape(h)}">{_html(cell)}</td>'
+                for h, cell in zip(self.headers, row, strict=True)
+            )
+            + "</tr>"
+            for row in rows
         )
 
     def __repr__(self) -> str:
@@ -157,7 +170,7 @@ def claims_table(claims: ClaimsFile) -> Grouped:
             f"{claim.id} {claim.statement} ({claim.source}; {claim.kind}; {_reach(claim)})",
         )
         groups.append((heading, rows or [(f"not measured: {claim.reach_reason}", "–")]))
-    return Grouped(("Criterion, fixed beforehand", "Control that must fail"), groups)
+    return Grouped(("Criterion, fixed beforehand", "Control that must fail"), groups, folded=True)
 
 
 def _reach(claim: Claim) -> str:

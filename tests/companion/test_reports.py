@@ -88,6 +88,14 @@ def test_tables_escape_what_they_are_given():
     assert "<b>" not in Facts([("name", "<b>")])._repr_html_()
 
 
+def test_folded_groups_show_their_headings_and_open_on_a_click():
+    table = Grouped(("a",), [("first", [("<x>",)]), ("second", [("y",)])], folded=True)
+    html = table._repr_html_()
+    assert html.count("<details><summary>") == 2
+    assert "&lt;x&gt;" in html
+    assert repr(table) == repr(Grouped(table.headers, table.groups))
+
+
 def test_a_verdict_is_told_in_words_and_not_by_colour_alone():
     assert "not reproduced" in badge("not reproduced").html
     assert badge("out of reach", "C3").text == "C3 out of reach"
