@@ -56,18 +56,21 @@ class DADAOConstants:
     beta_tilde: float
 
     @classmethod
-    def of(cls, mu: float, smoothness: float, chi_1: float) -> DADAOConstants:
+    def of(
+        cls, mu: float, smoothness: float, chi_1: float, scale: float | None = None
+    ) -> DADAOConstants:
         r"""The constants of the paper's method.
 
         With :math:`\nu=\mu/2` and :math:`s=\sqrt{\nu/L}`: :math:`\eta=\tilde\eta=\tilde\alpha=s/8`,
         :math:`\alpha=\delta=s/4`, :math:`\theta=1/(2s)`, :math:`\gamma=1/(4L)`,
-        :math:`\tilde\gamma=1/(4\sqrt{\nu L})`, :math:`\tilde\delta=1`, :math:`\beta=\frac12` and
+        :math:`\tilde\gamma=s/(4\nu)=1/(4\sqrt{\nu L})`, :math:`\tilde\delta=1`, :math:`\beta=\frac12` and
         :math:`\tilde\beta=2\chi_1/s`.
 
         Args:
             mu: strong convexity :math:`\mu>0` of every :math:`f_i`.
             smoothness: :math:`L\ge\mu` of every :math:`f_i`.
             chi_1: :math:`\chi_1[\Lambda]` of the *actual* gossip rates, not of rates with sum 1.
+            scale: another :math:`s`, for ablations.
 
         Raises:
             ValueError: for numbers outside these ranges.
@@ -77,7 +80,7 @@ class DADAOConstants:
         if not chi_1 > 0:
             raise ValueError(f"chi_1 must be positive, got {chi_1}")
         nu = mu / 2
-        s = math.sqrt(nu / smoothness)
+        s = math.sqrt(nu / smoothness) if scale is None else scale
         return cls(
             nu=nu,
             eta=s / 8,
@@ -86,7 +89,7 @@ class DADAOConstants:
             alpha_tilde=s / 8,
             theta=1 / (2 * s),
             gamma=1 / (4 * smoothness),
-            gamma_tilde=1 / (4 * math.sqrt(nu * smoothness)),
+            gamma_tilde=s / (4 * nu),
             delta=s / 4,
             delta_tilde=1.0,
             beta=0.5,

@@ -1,4 +1,4 @@
-"""Counting what each event of DADAO reads, sends and changes, for the chapter on DADAO."""
+"""What each event of DADAO reads, sends and changes, counted, for the chapter on DADAO."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from descent.first_order.continuized_flow import DADAOConstants
+from descent.first_order.continuized_flow import ContinuizedFlow, DADAOConstants
 from descent.first_order.dadao import DADAO
 from descent.first_order.decentralized_problems import QuadraticSum
 from descent.first_order.dual_methods import ContinuizedDual
@@ -20,6 +20,8 @@ __all__ = [
     "audit_continuized",
     "audit_dadao",
     "counts_in_windows",
+    "flow_of_handlers",
+    "jumps_of_handlers",
 ]
 
 
@@ -117,20 +119,23 @@ def audit_dadao(
     return accounts
 
 
-def audit_continuized(objective: CountedQuadratics, edges: Tensor, events: Events) -> Accounts:
+def audit_continuized(
+    objective: CountedQuadratics, edges: Tensor, events: Events, most: int
+) -> Accounts:
     """The same rules applied to the coupled method, whose every event has gradients and messages.
 
     Args:
         objective: one instance.
         edges: of the graph.
         events: communication events of the coupled method.
+        most: number of events looked at.
 
     Returns:
         The accounts; every event counts as both kinds.
     """
     method = ContinuizedDual(objective, edges)
     accounts = Accounts()
-    for k in range(len(events)):
+    for k in range(min(most, len(events))):
         alone = Events(torch.ones(1).double(), events.first[k : k + 1], events.second[k : k + 1])
         asked = objective.conjugates
         method.run(alone, 1.0, 1.0)
@@ -167,3 +172,47 @@ def counts_in_windows(events: Events, horizon: int) -> tuple[Tensor, Tensor]:
         torch.bincount(unit[~events.is_gossip], minlength=horizon).double(),
         torch.bincount(unit[events.is_gossip], minlength=horizon).double(),
     )
+
+
+def jumps_of_handlers(curvatures: Tensor, edges: Tensor, constants: DADAOConstants) -> Tensor:
+    r"""The jump matrices that the event handlers of the simulator produce, by applying them to unit
+    vectors.
+
+    Args:
+        curvatures: :math:`a_i` of :math:`f_i(x)=\frac{a_i}2x^2`, shape ``(n,)``.
+        edges: node pairs, shape ``(edges, 2)``.
+        constants: of all nodes.
+
+    Returns:
+        Shape ``(n + edges, 6 n, 6 n)``, gradients first, coordinates ordered by variable, then node.
+    """
+    n = len(curvatures)
+    size = 6 * n
+    identity = torch.eye(size, dtype=torch.float64)
+    zero = torch.zeros(1, n, size, dtype=torch.float64)
+    objective = QuadraticSum(curvatures[None, :, None, None] * identity, zero)
+    dadao = DADAO(objective, [constants] * n, zero[0])
+    # One column for each unit vector: the state of node i is its six rows of the identity.
+    units = identity.view(6, n, size).transpose(0, 1)
+    jumps = []
+    for nodes in [torch.tensor([i]) for i in range(n)] + list(edges):
+        state = units.clone()
+        handler = dadao.gradient_event if len(nodes) == 1 else dadao.gossip_event
+        state[nodes] = handler(nodes, units[nodes])
+        jumps.append(state.transpose(0, 1).reshape(size, size))
+    return torch.stack(jumps)
+
+
+def flow_of_handlers(n: int, constants: DADAOConstants, elapsed: Tensor) -> Tensor:
+    r"""The flow of the simulator applied to unit vectors, shape ``(times, 6 n, 6 n)``.
+
+    Args:
+        n: number of nodes.
+        constants: of all nodes.
+        elapsed: shape ``(times,)``.
+    """
+    size = 6 * n
+    flow = ContinuizedFlow([constants] * n)
+    units = torch.eye(size, dtype=torch.float64).view(6, n, size).transpose(0, 1)
+    moved = [flow.advance(units, time.expand(n)) for time in elapsed]
+    return torch.stack([state.transpose(0, 1).reshape(size, size) for state in moved])

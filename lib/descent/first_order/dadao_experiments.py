@@ -18,6 +18,7 @@ from torch import Tensor
 from descent.first_order.adom_plus import ADOMPlus, consensus_rounds
 from descent.first_order.continuized_flow import DADAOConstants
 from descent.first_order.dadao import DADAO
+from descent.first_order.dadao_tuning import scaled_constants
 from descent.first_order.decentralized_problems import LogisticSum, QuadraticSum
 from descent.first_order.dual_methods import MSDA, ContinuizedDual, chebyshev_rounds
 from descent.first_order.gossip_graphs import graph_constants, required_gossip_rate
@@ -26,6 +27,7 @@ from descent.first_order.poisson_events import Events, poisson_events
 __all__ = [
     "Trace",
     "edges_between_gradient_rounds",
+    "expected_round_time",
     "run_adom_plus",
     "run_continuized",
     "run_dadao",
@@ -99,6 +101,8 @@ def run_dadao(
     factor: float = 1.0,
     window: float = 1.0,
     period: float | None = None,
+    retune: bool = True,
+    constant_factors: Sequence[float] | None = None,
 ) -> Trace:
     r"""Run DADAO on all instances at once, each with its own events.
 
@@ -108,10 +112,13 @@ def run_dadao(
         start: :math:`x` at time 0, shape ``(instances, n, d)``.
         horizon: units of time.
         generator: the random stream of the events.
-        factor: total gossip rate over :math:`\lambda^*`; :math:`\tilde\beta` follows the actual rate.
+        factor: total gossip rate over :math:`\lambda^*`.
         window: time between two looks.
         period: time after which the next graph of a sequence is used, in units of
             :math:`1/\chi_1` (the authors' code: 1).
+        retune: whether :math:`\tilde\beta` follows the actual rate, or stays that of
+            :math:`\lambda^*`.
+        constant_factors: as in :func:`descent.first_order.dadao_tuning.scaled_constants`.
 
     Returns:
         The trace.
@@ -124,7 +131,11 @@ def run_dadao(
         graphs = [network] if isinstance(network, Tensor) else list(network)
         chi_1, chi_2 = worst_constants(graphs, n)
         total = factor * required_gossip_rate(chi_1, chi_2)
-        constants += [DADAOConstants.of(mu[b], smoothness[b], chi_1 / total)] * n
+        actual = chi_1 / (total if retune else total / factor)
+        entry = DADAOConstants.of(mu[b], smoothness[b], actual)
+        if constant_factors is not None:
+            entry = scaled_constants(entry, constant_factors)
+        constants += [entry] * n
         switch = None if period is None else period / chi_1
         parts.append(poisson_events(ones, network, total, horizon, generator, switch))
     dadao = DADAO(objective, constants, start.flatten(0, 1))
@@ -230,3 +241,17 @@ def edges_between_gradient_rounds(edges: Tensor, n: int, half: bool = True) -> d
         "ADOM+": len(edges),
         "ADOM+ with multi-consensus": len(edges) * consensus_rounds([edges], n),
     }
+
+
+def expected_round_time(rates: Tensor) -> float:
+    r"""Mean of the largest of independent exponential times, the length of a synchronous round.
+
+    Args:
+        rates: of the nodes, positive, shape ``(n,)``.
+
+    Returns:
+        :math:`\int_0^\infty1-\prod_i(1-e^{-p_it})\,dt`, by the trapezoidal rule in :math:`\log t`.
+    """
+    log_time = torch.linspace(-25, 10, 20_001, dtype=torch.float64) - rates.min().double().log()
+    survival = 1 - (1 - torch.exp(-rates.double() * log_time.exp()[:, None])).prod(1)
+    return float(torch.trapezoid(survival * log_time.exp(), log_time))

@@ -64,6 +64,15 @@ class QuadraticSum:
         r""":math:`\nabla f_i^*(y)=H_i^{-1}(y+h_i)`, the point where the slope is ``y``: a linear solve."""
         return torch.bmm(self._inverses[nodes], (slopes + self._linear[nodes])[..., None])[..., 0]
 
+    def to(
+        self, device: torch.device | str, kind: type[QuadraticSum] | None = None
+    ) -> QuadraticSum:
+        """The same functions on another device, or as a subclass."""
+        shape = (self.instances, self.n)
+        return (kind or QuadraticSum)(
+            self._hessians.unflatten(0, shape).to(device), self._linear.unflatten(0, shape).to(device)
+        )
+
     def repeated(self, times: int) -> QuadraticSum:
         """The same instances ``times`` over, one block after the other."""
         hessians = self._hessians.unflatten(0, (self.instances, self.n))
@@ -102,6 +111,11 @@ class LogisticSum:
         rows = self._signed[nodes]
         weights = torch.sigmoid(-torch.bmm(rows, points[..., None]))
         return self._ridge * points - torch.bmm(rows.mT, weights)[..., 0] / rows.shape[1]
+
+    def to(self, device: torch.device | str) -> LogisticSum:
+        """The same functions on another device."""
+        features = self._signed.unflatten(0, (self.instances, self.n)).to(device)
+        return LogisticSum(features, torch.ones_like(features[..., 0]), self._ridge)
 
     def _newton(self) -> Tensor:
         point = self._signed.new_zeros(self.instances, self.dim)
