@@ -63,14 +63,14 @@ class DADAOConstants:
 
         With :math:`\nu=\mu/2` and :math:`s=\sqrt{\nu/L}`: :math:`\eta=\tilde\eta=\tilde\alpha=s/8`,
         :math:`\alpha=\delta=s/4`, :math:`\theta=1/(2s)`, :math:`\gamma=1/(4L)`,
-        :math:`\tilde\gamma=s/(4\nu)=1/(4\sqrt{\nu L})`, :math:`\tilde\delta=1`, :math:`\beta=\frac12` and
+        :math:`\tilde\gamma=1/(4\sqrt{\nu L})`, :math:`\tilde\delta=1`, :math:`\beta=\frac12` and
         :math:`\tilde\beta=2\chi_1/s`.
 
         Args:
             mu: strong convexity :math:`\mu>0` of every :math:`f_i`.
             smoothness: :math:`L\ge\mu` of every :math:`f_i`.
             chi_1: :math:`\chi_1[\Lambda]` of the *actual* gossip rates, not of rates with sum 1.
-            scale: another :math:`s`, for ablations.
+            scale: another :math:`s`, for ablations; :math:`\tilde\gamma` does not depend on it.
 
         Raises:
             ValueError: for numbers outside these ranges.
@@ -89,7 +89,7 @@ class DADAOConstants:
             alpha_tilde=s / 8,
             theta=1 / (2 * s),
             gamma=1 / (4 * smoothness),
-            gamma_tilde=s / (4 * nu),
+            gamma_tilde=1 / (4 * math.sqrt(nu * smoothness)),
             delta=s / 4,
             delta_tilde=1.0,
             beta=0.5,
@@ -141,9 +141,7 @@ class ContinuizedFlow:
         ValueError: if the oscillator is over-damped, :math:`\alpha\ge4\theta`.
     """
 
-    def __init__(
-        self, constants: list[DADAOConstants], device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, constants: list[DADAOConstants], device: torch.device | str = "cpu") -> None:
         self.constants = constants
         kinds: dict[DADAOConstants, int] = {}
         for entry in constants:
@@ -227,5 +225,3 @@ def _five_matrices(c: DADAOConstants) -> tuple[Tensor, Tensor]:
         matrices[4, 2:4, place] = turned @ start
     rates = [c.eta + c.eta_tilde, c.alpha + c.alpha_tilde, damping, omega]
     return matrices, torch.tensor(rates, dtype=torch.float64)
-
-

@@ -70,7 +70,8 @@ class QuadraticSum:
         """The same functions on another device, or as a subclass."""
         shape = (self.instances, self.n)
         return (kind or QuadraticSum)(
-            self._hessians.unflatten(0, shape).to(device), self._linear.unflatten(0, shape).to(device)
+            self._hessians.unflatten(0, shape).to(device),
+            self._linear.unflatten(0, shape).to(device),
         )
 
     def repeated(self, times: int) -> QuadraticSum:

@@ -301,6 +301,8 @@ def schedule(
             for s, g, t in zip(row_start.tolist(), gradients.tolist(), talks.tolist(), strict=True)
         ]
         windows.append(
-            Window(end, node_rows.to(device), time_rows.to(device), batches, (end - latest).to(device))
+            Window(
+                end, node_rows.to(device), time_rows.to(device), batches, (end - latest).to(device)
+            )
         )
     return windows
