@@ -123,7 +123,7 @@ def run_dadao(
     Returns:
         The trace.
     """
-    n, device = objective.n, start.device
+    n = objective.n
     parts, constants = [], []
     mu, smoothness = objective.mu.tolist(), objective.smoothness.tolist()
     ones = torch.ones(n, dtype=torch.float64)

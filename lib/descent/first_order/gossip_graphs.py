@@ -16,6 +16,7 @@ Source: Nabli and Oyallon (ICML 2023), definitions as in the authors' code.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ def random_geometric_graph(n: int, radius: float, generator: torch.Generator) ->
         low, high = sorted((component[i], component[j]))
         component = [low if c == high else c for c in component]
     groups = [[i for i in range(n) if component[i] == c] for c in sorted(set(component))]
-    for here, there in zip(groups, groups[1:], strict=False):
+    for here, there in pairwise(groups):
         picks = torch.rand(2, generator=generator)
         pairs.append((here[int(picks[0] * len(here))], there[int(picks[1] * len(there))]))
     return _edges(pairs)

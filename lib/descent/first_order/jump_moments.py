@@ -32,6 +32,7 @@ __all__ = [
     "LinearJumpProcess",
     "mean_square_decay_rate",
     "second_moment_generator",
+    "secular_matrix",
     "spectral_abscissa",
     "stationary_second_moment",
 ]
@@ -139,6 +140,12 @@ class _Secular:
     def log_radius(self, rho: float) -> float:
         radius = float(torch.linalg.eigvals(self.matrix(rho)).abs().max())
         return math.log(max(radius, 1e-300))
+
+
+def secular_matrix(process: LinearJumpProcess, rho: float) -> Tensor:
+    r"""Return :math:`T(\rho)`, shape ``(K, K)``; entries are non-negative for :math:`\rho` below twice
+    the decay rate of the mean."""
+    return _Secular(process).matrix(rho)
 
 
 def mean_square_decay_rate(process: LinearJumpProcess) -> float:

@@ -242,31 +242,35 @@ def schedule(
     span = len(events) + 1
     last_height, last_time = [0] * nodes, [0.0] * nodes
     heights: list[int] = []
-    previous: list[tuple[float, float]] = []
-    for time, i, j, w in zip(
+    before_first: list[float] = []
+    before_second: list[float] = []
+    for time, i, j, base in zip(
         events.times.tolist(),
         events.first.tolist(),
         events.second.tolist(),
-        number.tolist(),
+        (number * span).tolist(),
         strict=True,
     ):
-        base = w * span
-        if j < 0:
-            height = max(last_height[i], base) + 1
-            previous.append((last_time[i], 0.0))
+        height = last_height[i]
+        if base > height:
+            height = base
+        before_first.append(last_time[i])
+        if j >= 0:
+            if last_height[j] > height:
+                height = last_height[j]
+            before_second.append(last_time[j])
+            last_height[j], last_time[j] = height + 1, time
         else:
-            height = max(last_height[i], last_height[j], base) + 1
-            previous.append((last_time[i], last_time[j]))
-            last_height[j], last_time[j] = height, time
-        last_height[i], last_time[i] = height, time
-        heights.append(height)
+            before_second.append(0.0)
+        last_height[i], last_time[i] = height + 1, time
+        heights.append(height + 1)
     key = torch.tensor(heights, dtype=torch.long)
     if not concurrent:
         key = number * span + torch.arange(len(events)) + 1
-    before = torch.tensor(previous, dtype=torch.float64).reshape(-1, 2)
+    before = torch.tensor([before_first, before_second], dtype=torch.float64).T
     gossip = events.is_gossip
     order = torch.argsort(2 * key + gossip, stable=True)
-    open_time = (number * window)[order]
+    open_time = (number.double() * window)[order]
     elapsed = events.times[order, None] - torch.maximum(before[order], open_time[:, None])
     key, gossip = key[order], gossip[order]
     first, second = events.first[order], events.second[order]

@@ -91,6 +91,7 @@ def test_the_plain_loop_of_the_equations():
     state = torch.zeros(N, 6, 2, dtype=torch.float64)
     state[:, 0] = start
     clock = torch.zeros(N, dtype=torch.float64)
+    steps = torch.tensor([[c.beta], [c.beta_tilde]], dtype=torch.float64)
 
     def bring(node, time):
         state[node] = torch.linalg.matrix_exp(c.drift() * (time - clock[node])) @ state[node]
@@ -107,8 +108,8 @@ def test_the_plain_loop_of_the_equations():
         else:
             bring(j, time)
             m = state[i, 2] + state[i, 4] - state[j, 2] - state[j, 4]
-            state[i, 4:] -= torch.tensor([[c.beta], [c.beta_tilde]]).double() * m
-            state[j, 4:] += torch.tensor([[c.beta], [c.beta_tilde]]).double() * m
+            state[i, 4:] -= steps * m
+            state[j, 4:] += steps * m
     for node in range(N):
         bring(node, HORIZON)
     found = DADAO(objective, [c] * N, start).run(events, HORIZON)

@@ -1,7 +1,6 @@
 """Exact rates of DADAO on quadratics: the dense form, known values, and runs."""
 
 import pytest
-import torch
 
 from descent.first_order.continuized_flow import DADAOConstants
 from descent.first_order.dadao_moments import (
