@@ -163,16 +163,18 @@ def mean_square_decay_rate(process: LinearJumpProcess) -> float:
     if not secular.trusted:
         return -spectral_abscissa(second_moment_generator(process))
     scale = max(float(secular.values.abs().max()), 1e-12)
-    high = secular.edge - 1e-9 * scale
-    if secular.log_radius(high) <= 0:
+
+    # The radius has a pole at the edge: its logarithm is nearly linear in that of the distance.
+    def excess(log_gap: float) -> float:
+        return secular.log_radius(secular.edge - math.exp(log_gap))
+
+    near = far = math.log(1e-9 * scale)
+    if excess(near) <= 0:
         return secular.edge
-    step = max(abs(high), 1e-3 * scale)
-    low = high - step
-    while secular.log_radius(low) > 0:
-        step *= 2
-        low -= step
-    # The logarithm of the spectral radius is increasing and convex: one sign change.
-    return float(brentq(secular.log_radius, low, high, xtol=1e-13 * scale, rtol=1e-10))
+    while excess(far) > 0:
+        near, far = far, far + 4
+    root = brentq(excess, near, far, xtol=1e-11, rtol=1e-11)
+    return secular.edge - math.exp(float(root))
 
 
 def stationary_second_moment(process: LinearJumpProcess, noise: Tensor) -> Tensor:
