@@ -33,13 +33,13 @@ class CountedQuadratics(QuadraticSum):
     last_points: Tensor | None = None
 
     def gradient(self, nodes: Tensor, points: Tensor) -> Tensor:
-        """As :meth:`QuadraticSum.gradient`, counted."""
+        """As :meth:`~descent.first_order.decentralized_problems.QuadraticSum.gradient`, counted."""
         self.gradients += len(nodes)
         self.last_points = points
         return super().gradient(nodes, points)
 
     def dual_gradient(self, nodes: Tensor, slopes: Tensor) -> Tensor:
-        """As :meth:`QuadraticSum.dual_gradient`, counted."""
+        """As :meth:`~descent.first_order.decentralized_problems.QuadraticSum.dual_gradient`, counted."""
         self.conjugates += len(nodes)
         return super().dual_gradient(nodes, slopes)
 
