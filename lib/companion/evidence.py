@@ -70,7 +70,7 @@ class ClaimRecord(Recorded):
 
     @property
     def decisive(self) -> ConditionRecord | None:
-        """The condition that decides the verdict: the first that fails, else the first; none if nothing was run."""
+        """The first condition that fails or does not discriminate, else the first; none where nothing was run."""
         lost = (c for c in self.conditions if not (c.holds and c.control_fails))
         return next(lost, self.conditions[0] if self.conditions else None)
 

@@ -86,7 +86,9 @@ def build(project: Project, name: str, key: RunKey | None) -> Path:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         if result.returncode != 0:
-            # a page with a warning must not pass for a finished book
+            # a page with a warning must not pass for a finished book, now or when the build is repeated:
+            # Sphinx would not read it again, and so not warn again
             (html / "index.html").unlink(missing_ok=True)
+            shutil.rmtree(base / "doctrees", ignore_errors=True)
             raise ProjectError(f"the book did not build:\n{result.stdout.strip()[-6000:]}")
     return html / "index.html"

@@ -178,3 +178,14 @@ def test_outside_the_repository_is_told(tmp_path, make_project):
     )  # fmt: skip
     assert result.returncode == 1
     assert "is not inside the book's repository" in result.stderr
+
+
+def test_a_page_with_a_warning_fails_however_often_it_is_built(make_project):
+    project = make_project()
+    project.edit("book/scoreboard.md", "# Scoreboard", "# Scoreboard\n\n{ref}`nowhere`")
+    for _ in range(2):
+        result = project.companion("read")
+        assert result.returncode == 1
+        assert "undefined label: 'nowhere'" in result.stderr
+    project.edit("book/scoreboard.md", "{ref}`nowhere`", "")
+    assert project.companion("read").returncode == 0
