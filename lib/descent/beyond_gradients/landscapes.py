@@ -49,18 +49,19 @@ def grand_canyon(points: Tensor, roughness: float = 1.1625) -> Tensor:
     if points.shape[-1] != 2:
         raise ValueError(f"grand_canyon needs points (..., 2), got {tuple(points.shape)}")
     first, second = points.unbind(-1)
-    squared = first.square()
-    valley = (second - 0.125 * (first - 1) * (first - 4).square() - 2).square()
-    wall = -first - 1.6 * second
-    barrier = (1 - (-9 * wall.square()).exp()) * (wall > 0)
-    ripples = 2 - (0.75 * math.pi * points).cos().sum(-1)
-    return (
-        25 * (1 - (-1.4 * valley * (-0.002 * squared.square()).exp()).exp())
-        + 0.4 * squared
-        + 0.2 * second.square()
-        + roughness * ripples
-        + 4 * (1 - 2 * valley.square()).exp() * barrier
-    )
+    # Horner's rule and addcmul: the function is called for small batches many thousand times
+    floor = ((0.125 * first - 1.125) * first + 3.0) * first
+    valley = (second - floor).square()
+    wall = torch.add(first, second, alpha=1.6)
+    barrier = (wall.square() * -9.0).expm1() * (wall < 0)
+    squared = points.square()
+    width = (squared[..., 0].square() * -0.002).exp()
+    depth = (valley * width).mul(-1.4).expm1()
+    bowl = torch.add(squared[..., 0], squared[..., 1], alpha=0.5)
+    ripples = (points * (0.75 * math.pi)).cos().sum(-1)
+    crossing = (1.0 - 2.0 * valley.square()).exp() * barrier
+    energy = bowl.mul(0.4).add(2 * roughness).add(depth, alpha=-25.0)
+    return energy.add(ripples, alpha=-roughness).add(crossing, alpha=-4.0)
 
 
 def rastrigin(points: Tensor) -> Tensor:

@@ -37,10 +37,11 @@ def central_difference(
     if width <= 0:
         raise ValueError(f"width must be positive, got {width}")
     d = points.shape[-1]
-    shift = width * torch.eye(d, dtype=points.dtype, device=points.device)
-    centred = points.unsqueeze(-2)
-    values = objective(torch.cat([centred + shift, centred - shift], -2))
-    return (values[..., :d] - values[..., d:]) / (2 * width)
+    shift = torch.zeros(2 * d, d, dtype=points.dtype, device=points.device)
+    shift[:d].fill_diagonal_(width)
+    shift[d:].fill_diagonal_(-width)
+    values = objective(points.unsqueeze(-2) + shift)
+    return (values[..., :d] - values[..., d:]).div_(2 * width)
 
 
 def langevin(
