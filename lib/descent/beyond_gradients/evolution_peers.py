@@ -47,7 +47,7 @@ def cma_evaluations_to_success(
     Returns:
         Evaluations when the best point so far first was a success, or ``None``.
     """
-    from cma import CMAEvolutionStrategy
+    from cma import CMAEvolutionStrategy  # type: ignore[import-untyped]
 
     evaluate, used, best, restart = as_batch(objective), 0, math.inf, 0
     size = population or 4 + int(3 * math.log(len(start)))

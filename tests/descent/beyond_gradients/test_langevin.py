@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from descent.beyond_gradients.langevin import central_difference, langevin
 from descent.beyond_gradients.landscapes import grand_canyon, rastrigin
+from descent.beyond_gradients.langevin import central_difference, langevin
 
 
 def draw(*shape):
@@ -17,7 +17,9 @@ def draw(*shape):
 def test_central_differences_are_the_gradient(function):
     points = draw(3, 4, 2).requires_grad_(True)
     (exact,) = torch.autograd.grad(function(points).sum(), points)
-    torch.testing.assert_close(central_difference(function, points.detach()), exact, rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        central_difference(function, points.detach()), exact, rtol=0, atol=1e-7
+    )
 
 
 def test_without_noise_it_is_gradient_descent():
