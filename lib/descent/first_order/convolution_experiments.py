@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, cross_entropy, relu
+from torch.nn.functional import avg_pool2d, cross_entropy, relu
 from torch.optim import Optimizer
 
 from descent.first_order.drop_muon import DropMuon
 from descent.first_order.linear_minimisation import dual_norm, lmo
+from descent.first_order.matrix_convolution import convolve
 from descent.first_order.training_cost import step_cost
 
 __all__ = [
@@ -53,10 +54,10 @@ class ConvolutionNet(nn.Module):
         classes: int = 10,
     ) -> None:
         super().__init__()
-        self.strides, self.inputs = list(strides), [1, *channels[:-1]]
+        self.strides, before = list(strides), [1, *channels[:-1]]
         self.macs: list[int] = []
         self.shapes: list[tuple[int, int]] = []
-        for inputs, outputs, stride in zip(self.inputs, channels, strides, strict=True):
+        for inputs, outputs, stride in zip(before, channels, strides, strict=True):
             side = (side - 1) // stride + 1
             self.shapes.append((outputs, 9 * inputs))
             self.macs.append(side**2 * 9 * inputs * outputs)
@@ -71,17 +72,16 @@ class ConvolutionNet(nn.Module):
         """Return class scores.
 
         Args:
-            images: shape ``(n, 1, side, side)``.
+            images: shape ``(1, side, side, n)``, batch last.
 
         Returns:
             Shape ``(n, classes)``.
         """
         hidden = images
         *kernels, last = self.weights
-        for kernel, inputs, stride in zip(kernels, self.inputs, self.strides, strict=True):
-            kernel = kernel.view(-1, inputs, 3, 3)
-            hidden = relu(conv2d(hidden, kernel, stride=stride, padding=1))
-        return hidden.flatten(1) @ last.T
+        for kernel, stride in zip(kernels, self.strides, strict=True):
+            hidden = relu(convolve(hidden, kernel, stride))
+        return (last @ hidden.flatten(0, 2)).T
 
 
 class SkipOnlyDropMuon(DropMuon):
@@ -127,14 +127,15 @@ def pooled(images: Tensor, side: int) -> Tensor:
         side: a divisor of ``h``.
 
     Returns:
-        Shape ``(n, 1, side, side)``, float32.
+        Shape ``(1, side, side, n)``, float32, batch last.
 
     Raises:
         ValueError: if ``side`` does not divide ``h``.
     """
     if images.shape[-1] % side:
         raise ValueError(f"{side} does not divide {images.shape[-1]}")
-    return avg_pool2d(images[:, None].float() / 255, images.shape[-1] // side)
+    small = avg_pool2d(images.float() / 255, images.shape[-1] // side)
+    return small.permute(1, 2, 0)[None].contiguous()
 
 
 def epoch_batches(count: int, batch: int, epochs: int, generator: torch.Generator) -> Tensor:
@@ -190,7 +191,7 @@ def train(
     Args:
         model: the network.
         optimiser: Muon or Drop-Muon over its weights, layer by layer.
-        images: shape ``(n, 1, side, side)``.
+        images: shape ``(1, side, side, n)``.
         labels: shape ``(n,)``.
         batches: indices of every step, shape ``(steps, batch)``.
         every: steps between evaluations.
@@ -211,7 +212,7 @@ def train(
             cutoff = optimiser.sample_cutoff((k - 1) / total)
         else:
             optimiser.zero_grad()
-        cross_entropy(model(images[index]), labels[index]).backward()
+        cross_entropy(model(images[..., index]), labels[index]).backward()
         optimiser.step()
         # a full backward pass, but orthogonalisation only of what moves
         products = step_cost(model.macs, model.shapes, 0, cutoff) if skipping else 0

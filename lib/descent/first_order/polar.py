@@ -37,6 +37,12 @@ def polar(matrix: Tensor) -> Tensor:
     return (left * kept[..., None, :]) @ right
 
 
+def _batched_addmm(
+    added: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float = 1.0
+) -> Tensor:
+    return beta * added + alpha * (left @ right)
+
+
 def newton_schulz(
     matrix: Tensor,
     steps: int = 5,
@@ -63,9 +69,10 @@ def newton_schulz(
     tall = matrix.shape[-2] > matrix.shape[-1]
     iterate = matrix.mT if tall else matrix
     iterate = iterate / torch.linalg.matrix_norm(iterate, keepdim=True).clamp_min(floor)
+    fused = torch.addmm if matrix.ndim == 2 else _batched_addmm
     for _ in range(steps):
         gram = iterate @ iterate.mT
-        iterate = a * iterate + (b * gram + c * gram @ gram) @ iterate
+        iterate = fused(iterate, fused(gram, gram, gram, beta=b, alpha=c), iterate, beta=a)
     return iterate.mT if tall else iterate
 
 

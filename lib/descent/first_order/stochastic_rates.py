@@ -4,78 +4,120 @@ r"""Drop-Muon with momentum on noisy gradients: the average gradient norm agains
     \qquad\text{for }i\ge s^k,
 
 with :math:`\beta=K^{-1/2}` and :math:`t\propto K^{-3/4}` for a run of :math:`K` steps, the schedule with which
-full updates have the order :math:`K^{-1/4}`. Many runs of different length are one batch.
+full updates have the order :math:`K^{-1/4}`. Runs of all arms and lengths are one batch, and the layers of
+a run, padded with zeros to one shape, one tensor: padding changes neither norms nor directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from descent.first_order.cutoff_sampling import CutoffSampler
-from descent.first_order.layerwise_smoothness import LayerFunction
-from descent.first_order.linear_minimisation import direction
+from descent.first_order.linear_minimisation import direction, dual_norm
 
-__all__ = ["average_dual_norms"]
+__all__ = ["Arm", "average_dual_norms", "stack_padded"]
+
+CHUNK = 100
+
+
+class Arm(NamedTuple):
+    r"""One schedule: a sampler of cutoffs and the radius :math:`t=\text{radius}\cdot K^{\text{power}}`."""
+
+    sampler: CutoffSampler
+    radius: float
+    power: float = -0.75
+
+
+def stack_padded(matrices: Sequence[Tensor]) -> Tensor:
+    """Stack matrices of several shapes, padded with zeros below and to the right.
+
+    Args:
+        matrices: shapes ``(m_i, n_i)``.
+
+    Returns:
+        Shape ``(b, max m_i, max n_i)``.
+    """
+    rows, columns = (max(m.shape[k] for m in matrices) for k in (0, 1))
+    stacked = matrices[0].new_zeros(len(matrices), rows, columns)
+    for padded, matrix in zip(stacked, matrices, strict=True):
+        padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return stacked
 
 
 def average_dual_norms(
-    function: LayerFunction,
-    start: Sequence[Tensor],
+    gradient: Callable[[Tensor], Tensor],
+    start: Tensor,
+    mask: Tensor,
+    arms: Sequence[Arm],
     lengths: Sequence[int],
-    sampler: CutoffSampler,
     seeds: int,
     generator: torch.Generator,
-    radius: float,
-    radius_power: float = -0.75,
+    norm: str = "spectral",
     noise: float = 0.5,
-    every: int = 1,
+    every: int = 4,
 ) -> Tensor:
-    r"""Return :math:`\frac1K\sum_k\sum_i\|\nabla_if(X^k)\|_{(i)*}` for every length and seed.
+    r"""Return :math:`\frac1K\sum_k\sum_i\|\nabla_if(X^k)\|_*` for every arm, seed and length.
 
     Args:
-        function: the objective; noise is added to its gradients, entry by entry.
-        start: one matrix per layer, the same for all runs.
+        gradient: maps layers ``(runs, b, m, n)`` to their gradients, batched over runs.
+        start: :math:`X^0`, shape ``(b, m, n)``; momenta start at zero.
+        mask: 1 where an entry belongs to its layer and 0 in the padding, same shape.
+        arms: schedules to compare; cutoffs are drawn independently for every run and step.
         lengths: numbers of steps :math:`K`, increasing.
-        sampler: of the cutoffs, drawn independently for every run and step.
-        seeds: independent runs per length.
+        seeds: independent runs per arm and length.
         generator: source of noise and cutoffs.
-        radius: :math:`t=\text{radius}\cdot K^{\text{radius\_power}}`.
-        radius_power: 0 keeps the radius constant.
-        noise: standard deviation of the noise.
-        every: steps between evaluations of the norms, which enter the average.
+        norm: of every layer.
+        noise: standard deviation of the noise, per entry.
+        every: the average is over every so many steps.
 
     Returns:
-        Shape ``(seeds, lengths)``.
+        Shape ``(arms, seeds, lengths)``.
 
     Raises:
         ValueError: if ``lengths`` is not increasing.
     """
     if list(lengths) != sorted(set(lengths)):
         raise ValueError(f"lengths must be increasing, got {list(lengths)}")
-    device = start[0].device
-    steps = torch.tensor(lengths, device=device).repeat_interleave(seeds)
-    beta = steps.to(start[0].dtype).pow(-0.5)
-    t = radius * steps.to(start[0].dtype).pow(radius_power)
-    layers = [x.expand(len(steps), *x.shape).clone() for x in start]
-    momenta = [torch.zeros_like(x) for x in layers]
-    total = torch.zeros(len(steps), dtype=start[0].dtype, device=device)
-    count = torch.zeros_like(total)
-    first = 0  # runs before this one have ended
+    device, dtype = start.device, start.dtype
+    width = len(arms) * seeds  # runs of one length are neighbours, so that those that end are a prefix
+    steps = torch.tensor(lengths, dtype=dtype, device=device).repeat_interleave(width)
+    per_arm = [
+        torch.tensor([getattr(arm, name) for arm in arms], dtype=dtype, device=device)
+        .repeat_interleave(seeds)
+        .repeat(len(lengths))
+        for name in ("radius", "power")
+    ]
+    beta = steps.pow(-0.5)[:, None, None, None]
+    radius = (per_arm[0] * steps.pow(per_arm[1]))[:, None, None, None]
+    layers = start.expand(len(steps), *start.shape).clone()
+    momenta = torch.zeros_like(layers)
+    totals, counts = torch.zeros_like(steps), torch.zeros_like(steps)
+    order = torch.arange(len(start), device=device)
+    ended = 0
     for k in range(lengths[-1]):
-        if k == steps[first]:
-            first += seeds
-        gradients = function.gradients([x[first:] for x in layers])
+        if k == lengths[ended // width]:
+            ended += width
+        if k % CHUNK == 0 or k in lengths:
+            block = min(CHUNK - k % CHUNK, lengths[-1] - k)
+            runs = len(steps) - ended
+            shape = (block, runs, *start.shape)
+            noises = torch.randn(shape, generator=generator, dtype=dtype).to(device) * noise * mask
+            drawn = [
+                arm.sampler.sample_many(block * runs // len(arms), generator).view(block, -1, seeds)
+                for arm in arms
+            ]
+            cutoffs = torch.stack(drawn, 2).view(block, runs, 1).to(device)
+            moves = (cutoffs <= order).to(dtype)[..., None, None]
+            live, first = slice(ended, None), k
+        exact = gradient(layers[live])
         if k % every == 0:
-            total[first:] += function.dual_norms(gradients).sum(-1)
-            count[first:] += 1
-        cutoffs = sampler.sample_many(len(steps) - first, generator).to(device)
-        for i, g in enumerate(gradients):
-            noisy = g + noise * torch.randn(g.shape, generator=generator, dtype=g.dtype).to(device)
-            moved = (cutoffs <= i).to(g.dtype)[:, None, None]
-            momenta[i][first:] += moved * beta[first:, None, None] * (noisy - momenta[i][first:])
-            step = t[first:, None, None] * direction(momenta[i][first:], function.norms[i])
-            layers[i][first:] -= moved * step
-    return (total / count).view(len(lengths), seeds).T
+            totals[live] += dual_norm(exact, norm).sum(-1)
+            counts[live] += 1
+        moved = moves[k - first]
+        momenta[live] += moved * beta[live] * (exact + noises[k - first] - momenta[live])
+        layers[live] -= moved * radius[live] * direction(momenta[live], norm)
+    return (totals / counts).view(len(lengths), len(arms), seeds).permute(1, 2, 0)
