@@ -41,7 +41,8 @@ class ConvolutionNet(nn.Module):
         channels: of the three convolutions.
         strides: of the three convolutions.
         side: height and width of the images, which have one channel.
-        generator: source of the weights (He initialisation).
+        generator: source of the weights, uniform within one over the root of the number of inputs, as
+            torch's own layers start.
         classes: number of outputs.
     """
 
@@ -64,7 +65,7 @@ class ConvolutionNet(nn.Module):
         self.shapes.append((classes, side**2 * channels[-1]))
         self.macs.append(classes * side**2 * channels[-1])
         self.weights = nn.ParameterList(
-            torch.randn(rows, columns, generator=generator) * (2 / columns) ** 0.5
+            (2 * torch.rand(rows, columns, generator=generator) - 1) / columns**0.5
             for rows, columns in self.shapes
         )
 
