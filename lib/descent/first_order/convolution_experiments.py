@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, relu
 from torch.optim import Optimizer
 
-from descent.first_order.drop_muon import DropMuon
+from descent.first_order.cutoff_sampling import CutoffSampler
+from descent.first_order.drop_muon import DropMuon, Muon
 from descent.first_order.linear_minimisation import dual_norm, lmo
 from descent.first_order.matrix_convolution import convolve
 from descent.first_order.training_cost import step_cost
@@ -31,6 +32,7 @@ __all__ = [
     "layer_smoothness",
     "pooled",
     "train",
+    "train_from",
 ]
 
 
@@ -163,12 +165,15 @@ class TrainingRun:
     Attributes:
         steps: steps taken.
         costs: multiply-adds spent on them, evaluations not counted.
+        full_backward_costs: the same if every step had differentiated the whole network and only
+            then skipped the layers below the cutoff, which gives the same weights.
         accuracies: accuracy on the whole training set.
         cutoffs: the cutoff of every step.
     """
 
     steps: list[int] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
+    full_backward_costs: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
     cutoffs: list[int] = field(default_factory=list)
 
@@ -202,11 +207,10 @@ def train(
     Returns:
         The run.
     """
-    run, spent, total = TrainingRun(), 0.0, len(batches)
-    costs = [
-        step_cost(model.macs, model.shapes, batches.shape[1], s) for s in range(len(model.macs))
-    ]
-    skipping = isinstance(optimiser, SkipOnlyDropMuon)
+    run, spent, unsaved, total = TrainingRun(), 0, 0, len(batches)
+    cutoffs = range(len(model.macs))
+    costs = [step_cost(model.macs, model.shapes, batches.shape[1], s) for s in cutoffs]
+    products = [step_cost(model.macs, model.shapes, 0, s) for s in cutoffs]
     for k, index in enumerate(batches.to(labels.device), 1):
         cutoff = 0
         if isinstance(optimiser, DropMuon):
@@ -215,19 +219,58 @@ def train(
             optimiser.zero_grad()
         cross_entropy(model(images[..., index]), labels[index]).backward()
         optimiser.step()
-        # a full backward pass, but orthogonalisation only of what moves
-        products = step_cost(model.macs, model.shapes, 0, cutoff) if skipping else 0
-        spent += costs[0] - step_cost(model.macs, model.shapes, 0) + products if skipping else costs[cutoff]
+        spent += costs[cutoff]
+        unsaved += costs[0] - products[0] + products[cutoff]
         run.cutoffs.append(cutoff)
         if k % every == 0 or k == total:
             with torch.no_grad():
                 score = float((model(images).argmax(1) == labels).double().mean())
             run.steps.append(k)
             run.costs.append(spent)
+            run.full_backward_costs.append(unsaved)
             run.accuracies.append(score)
             if score >= stop_at and k >= least_steps:
                 break
     return run
+
+
+def train_from(
+    images: Tensor,
+    labels: Tensor,
+    lr: float,
+    sampler: CutoffSampler | None,
+    streams: Callable[[str], torch.Generator],
+    epochs: int,
+    batch: int,
+    stop_at: float = 1.1,
+    least_steps: int = 0,
+) -> TrainingRun:
+    """Train a fresh 16-32-64 network with Muon or Drop-Muon, evaluating once an epoch.
+
+    Args:
+        images: shape ``(1, 8, 8, n)``.
+        labels: shape ``(n,)``.
+        lr: learning rate.
+        sampler: of the cutoffs; ``None`` is Muon.
+        streams: random streams by name: ``"weights"``, ``"batches"`` and ``"cutoffs"``.
+        epochs: at most so many; the progress of the sampler refers to them.
+        batch: batch size.
+        stop_at: see :func:`train`.
+        least_steps: see :func:`train`.
+
+    Returns:
+        The run.
+    """
+    net = ConvolutionNet((16, 32, 64), (1, 2, 2), 8, streams("weights")).to(images.device)
+    optimiser: Optimizer = (
+        Muon(net.parameters(), lr=lr)
+        if sampler is None
+        else DropMuon(list(net.weights), sampler, streams("cutoffs"), lr=lr)
+    )
+    batches = epoch_batches(len(labels), batch, epochs, streams("batches"))
+    return train(
+        net, optimiser, images, labels, batches, len(labels) // batch, stop_at, least_steps
+    )
 
 
 def first_crossing(x: Sequence[float], accuracies: Sequence[float], level: float) -> float | None:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from descent.first_order.cutoff_sampling import CutoffSampler
@@ -204,15 +203,3 @@ class DropMuon(Muon):
             self._update(group)
         self.release()
         return loss
-
-
-def frozen(optimiser: DropMuon) -> list[Tensor]:
-    """Return the parameters below the pending cutoff.
-
-    Args:
-        optimiser: between ``sample_cutoff`` and ``step``.
-
-    Returns:
-        Possibly empty.
-    """
-    return [p for group in optimiser.param_groups[: optimiser.cutoff] for p in group["params"]]
