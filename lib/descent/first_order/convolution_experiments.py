@@ -6,7 +6,7 @@ tensors, so that nothing here loads files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,7 +188,7 @@ def train(
     images: Tensor,
     labels: Tensor,
     batches: Tensor,
-    every: int,
+    evaluate_at: Collection[int],
     stop_at: float = 1.1,
     least_steps: int = 0,
 ) -> TrainingRun:
@@ -200,7 +200,7 @@ def train(
         images: shape ``(1, side, side, n)``.
         labels: shape ``(n,)``.
         batches: indices of every step, shape ``(steps, batch)``.
-        every: steps between evaluations.
+        evaluate_at: numbers of steps after which to evaluate.
         stop_at: end at the first evaluation with this accuracy.
         least_steps: but not before so many steps.
 
@@ -222,7 +222,7 @@ def train(
         spent += costs[cutoff]
         unsaved += costs[0] - products[0] + products[cutoff]
         run.cutoffs.append(cutoff)
-        if k % every == 0 or k == total:
+        if k in evaluate_at:
             with torch.no_grad():
                 score = float((model(images).argmax(1) == labels).double().mean())
             run.steps.append(k)
@@ -243,9 +243,10 @@ def train_from(
     epochs: int,
     batch: int,
     stop_at: float = 1.1,
-    least_steps: int = 0,
+    least_epochs: int = 0,
+    evaluated: Collection[int] | None = None,
 ) -> TrainingRun:
-    """Train a fresh 16-32-64 network with Muon or Drop-Muon, evaluating once an epoch.
+    """Train a fresh 16-32-64 network with Muon or Drop-Muon.
 
     Args:
         images: shape ``(1, 8, 8, n)``.
@@ -255,8 +256,9 @@ def train_from(
         streams: random streams by name: ``"weights"``, ``"batches"`` and ``"cutoffs"``.
         epochs: at most so many; the progress of the sampler refers to them.
         batch: batch size.
-        stop_at: see :func:`train`.
-        least_steps: see :func:`train`.
+        stop_at: end at the first evaluation with this accuracy.
+        least_epochs: but not before so many epochs.
+        evaluated: epochs after which to evaluate; all by default.
 
     Returns:
         The run.
@@ -268,9 +270,10 @@ def train_from(
         else DropMuon(list(net.weights), sampler, streams("cutoffs"), lr=lr)
     )
     batches = epoch_batches(len(labels), batch, epochs, streams("batches"))
-    return train(
-        net, optimiser, images, labels, batches, len(labels) // batch, stop_at, least_steps
-    )
+    per_epoch = len(labels) // batch
+    evaluate_at = {per_epoch * e for e in (evaluated or range(1, epochs + 1))}
+    least_steps = per_epoch * least_epochs
+    return train(net, optimiser, images, labels, batches, evaluate_at, stop_at, least_steps)
 
 
 def first_crossing(x: Sequence[float], accuracies: Sequence[float], level: float) -> float | None:

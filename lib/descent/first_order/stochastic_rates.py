@@ -83,27 +83,25 @@ def average_dual_norms(
     if list(lengths) != sorted(set(lengths)):
         raise ValueError(f"lengths must be increasing, got {list(lengths)}")
     device, dtype = start.device, start.dtype
-    width = len(arms) * seeds  # runs of one length are neighbours, so that those that end are a prefix
-    steps = torch.tensor(lengths, dtype=dtype, device=device).repeat_interleave(width)
-    per_arm = [
+    order = torch.arange(len(start), device=device)
+    radii, powers = (
         torch.tensor([getattr(arm, name) for arm in arms], dtype=dtype, device=device)
         .repeat_interleave(seeds)
         .repeat(len(lengths))
         for name in ("radius", "power")
-    ]
+    )
+    width = len(arms) * seeds
+    # runs of one length are neighbours, the shortest first, so that runs that end are a prefix
+    steps = torch.tensor(lengths, dtype=dtype, device=device).repeat_interleave(width)
     beta = steps.pow(-0.5)[:, None, None, None]
-    radius = (per_arm[0] * steps.pow(per_arm[1]))[:, None, None, None]
+    radius = (radii * steps.pow(powers))[:, None, None, None]
     layers = start.expand(len(steps), *start.shape).clone()
-    momenta = torch.zeros_like(layers)
-    totals, counts = torch.zeros_like(steps), torch.zeros_like(steps)
-    order = torch.arange(len(start), device=device)
-    ended = 0
-    for k in range(lengths[-1]):
-        if k == lengths[ended // width]:
-            ended += width
-        if k % CHUNK == 0 or k in lengths:
-            block = min(CHUNK - k % CHUNK, lengths[-1] - k)
-            runs = len(steps) - ended
+    momenta, total, averages = torch.zeros_like(layers), torch.zeros_like(steps), []
+    k = 0
+    for end in lengths:
+        runs = len(layers)
+        while k < end:
+            block = min(CHUNK, end - k)
             shape = (block, runs, *start.shape)
             noises = torch.randn(shape, generator=generator, dtype=dtype).to(device) * noise * mask
             drawn = [
@@ -111,13 +109,15 @@ def average_dual_norms(
                 for arm in arms
             ]
             cutoffs = torch.stack(drawn, 2).view(block, runs, 1).to(device)
-            moves = (cutoffs <= order).to(dtype)[..., None, None]
-            live, first = slice(ended, None), k
-        exact = gradient(layers[live])
-        if k % every == 0:
-            totals[live] += dual_norm(exact, norm).sum(-1)
-            counts[live] += 1
-        moved = moves[k - first]
-        momenta[live] += moved * beta[live] * (exact + noises[k - first] - momenta[live])
-        layers[live] -= moved * radius[live] * direction(momenta[live], norm)
-    return (totals / counts).view(len(lengths), len(arms), seeds).permute(1, 2, 0)
+            moved = (cutoffs <= order).to(dtype)[..., None, None]
+            for noisy, average, move in zip(noises, moved * beta, moved * radius, strict=True):
+                exact = gradient(layers)
+                if k % every == 0:
+                    total += dual_norm(exact, norm).sum(-1)
+                momenta += average * (exact + noisy - momenta)
+                layers -= move * direction(momenta, norm)
+                k += 1
+        averages.append(total[:width] / ((end - 1) // every + 1))
+        layers, momenta, total = layers[width:], momenta[width:], total[width:]
+        beta, radius = beta[width:], radius[width:]
+    return torch.stack(averages).view(len(lengths), len(arms), seeds).permute(1, 2, 0)

@@ -13,6 +13,7 @@ from descent.first_order.convolution_experiments import (
     layer_smoothness,
     pooled,
     train,
+    train_from,
 )
 from descent.first_order.cutoff_sampling import FixedCutoff, UniformCutoff
 from descent.first_order.drop_muon import DropMuon, Muon
@@ -75,7 +76,7 @@ def test_training_counts_its_cost_and_learns(kind):
         "muon": lambda: Muon(net.parameters(), lr=0.05),
         "drop": lambda: DropMuon(list(net.weights), UniformCutoff(4), source(2), lr=0.05),
     }[kind]()
-    run = train(net, optimiser, images, labels, epoch_batches(60, 20, 20, source(3)), every=3)
+    run = train(net, optimiser, images, labels, epoch_batches(60, 20, 20, source(3)), range(3, 61, 3))
     assert run.steps == list(range(3, 61, 3))
     assert run.accuracies[-1] > run.accuracies[0]
     assert run.at_step(6) == run.accuracies[1]
@@ -92,7 +93,7 @@ def test_skipping_only_the_update_gives_the_same_weights_and_all_gradients():
     nets = [ConvolutionNet((4, 6, 8), (1, 2, 2), 8, source()) for _ in range(2)]
     for net, kind in zip(nets, (DropMuon, SkipOnlyDropMuon), strict=True):
         optimiser = kind(list(net.weights), UniformCutoff(4), source(2), lr=0.05)
-        train(net, optimiser, images, labels, epoch_batches(60, 20, 3, source(3)), every=9)
+        train(net, optimiser, images, labels, epoch_batches(60, 20, 3, source(3)), ())
     for a, b in zip(nets[0].weights, nets[1].weights, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
     optimiser.sampler = FixedCutoff(4, 3)
@@ -105,8 +106,25 @@ def test_training_stops_at_its_goal_but_not_before_the_least_step():
     images, labels = task()
     net = ConvolutionNet((4, 6, 8), (1, 2, 2), 8, source())
     batches = epoch_batches(60, 20, 20, source(3))
-    run = train(net, Muon(net.parameters()), images, labels, batches, 3, 0.0, least_steps=9)
+    run = train(net, Muon(net.parameters()), images, labels, batches, range(3, 61, 3), 0.0, 9)
     assert run.steps == [3, 6, 9]
+
+
+def test_a_fresh_run_is_determined_by_its_streams():
+    images, labels = task()
+    runs = [
+        train_from(
+            images, labels, 0.05, sampler, lambda name: source(len(name)), 4, 20, evaluated=(2, 4)
+        )
+        for sampler in (None, FixedCutoff(4), UniformCutoff(4))
+    ]
+    assert runs[0] == runs[1]
+    assert runs[2].steps == [6, 12]
+    assert set(runs[2].cutoffs) != {0}
+    short = train_from(
+        images, labels, 0.05, None, lambda name: source(len(name)), 4, 20, 0.0, least_epochs=2
+    )
+    assert short.steps == [3, 6]
 
 
 def test_smoothness_of_a_quadratic_layer_is_recovered():
