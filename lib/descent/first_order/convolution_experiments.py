@@ -83,7 +83,7 @@ class ConvolutionNet(nn.Module):
         hidden = images
         *kernels, last = self.weights
         for kernel, stride in zip(kernels, self.strides, strict=True):
-            hidden = relu(convolve(hidden, kernel, stride))
+            hidden = relu(convolve(hidden, kernel, stride), inplace=True)
         return (last @ hidden.flatten(0, 2)).T
 
 

@@ -193,7 +193,9 @@ class DropMuon(Muon):
         """
         if self.cutoff is None:
             if closure is None:
-                raise RuntimeError("call sample_cutoff() before the forward pass, or pass a closure")
+                raise RuntimeError(
+                    "call sample_cutoff() before the forward pass, or pass a closure"
+                )
             self.sample_cutoff()
         loss = None
         if closure is not None:

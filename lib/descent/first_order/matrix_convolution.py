@@ -26,9 +26,12 @@ class _Patches(torch.autograd.Function):
         channels, height, width, count = images.shape
         rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
         context.shape, context.stride = images.shape, stride
-        result = images.new_zeros(channels, 9, rows, columns, count)
+        result = images.new_empty(channels, 9, rows, columns, count)
         for k, inside, source in _offsets(height, width, stride):
-            result[:, k, *inside] = images[:, *source]
+            part = result[:, k]
+            if part[:, *inside].shape != part.shape:  # the kernel hangs over the border
+                part.zero_()
+            part[:, *inside] = images[:, *source]
         return result.view(9 * channels, rows, columns, count)
 
     @staticmethod

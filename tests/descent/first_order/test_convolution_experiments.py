@@ -32,7 +32,9 @@ def task(count=60):
 
 def test_network_is_that_of_torch_modules():
     net = ConvolutionNet((3, 4, 5), (1, 2, 2), 8, source())
-    modules = [nn.Conv2d(i, o, 3, s, 1, bias=False) for i, o, s in ((1, 3, 1), (3, 4, 2), (4, 5, 2))]
+    modules = [
+        nn.Conv2d(i, o, 3, s, 1, bias=False) for i, o, s in ((1, 3, 1), (3, 4, 2), (4, 5, 2))
+    ]
     last = nn.Linear(20, 10, bias=False)
     for module, weight in zip([*modules, last], net.weights, strict=True):
         module.weight.data = weight.data.view_as(module.weight)
@@ -76,7 +78,9 @@ def test_training_counts_its_cost_and_learns(kind):
         "muon": lambda: Muon(net.parameters(), lr=0.05),
         "drop": lambda: DropMuon(list(net.weights), UniformCutoff(4), source(2), lr=0.05),
     }[kind]()
-    run = train(net, optimiser, images, labels, epoch_batches(60, 20, 20, source(3)), range(3, 61, 3))
+    run = train(
+        net, optimiser, images, labels, epoch_batches(60, 20, 20, source(3)), range(3, 61, 3)
+    )
     assert run.steps == list(range(3, 61, 3))
     assert run.accuracies[-1] > run.accuracies[0]
     assert run.at_step(6) == run.accuracies[1]

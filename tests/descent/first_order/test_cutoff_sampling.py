@@ -80,7 +80,7 @@ def least_cost(L, costs, forward):
     objective = np.array(costs, dtype=float)
     objective[-1] += forward
     order = np.eye(b)[:-1] - np.eye(b, k=1)[:-1]
-    return linprog(objective, order, np.zeros(b - 1), bounds=[(l, None) for l in L]).fun
+    return linprog(objective, order, np.zeros(b - 1), bounds=[(least, None) for least in L]).fun
 
 
 @settings(max_examples=40, deadline=None)
