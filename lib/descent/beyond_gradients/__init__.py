@@ -1,0 +1,1 @@
+"""Learning beyond gradients."""
