@@ -32,50 +32,65 @@ __all__ = [
     "parameter_gradient",
     "response",
     "settle",
-    "solved_errors",
 ]
 
 
-def response(network: FixedPointNetwork, state: Tensor, loss: Tensor, steps: int) -> Tensor:
-    r"""The response to an infinitesimal nudge: the tangent of ``steps`` nudged relaxation steps.
+def response(
+    network: FixedPointNetwork, state: Tensor, loss: Tensor, steps: int | None = None
+) -> Tensor:
+    r"""The response to an infinitesimal nudge.
 
-    The membranes respond by :math:`v\leftarrow WDv+\ell`, the activities by :math:`\varepsilon=Dv`. Only the
-    latter is the error signal.
+    The membranes respond by :math:`v=WDv+\ell`, the activities by :math:`\varepsilon=Dv`. Only the latter is the
+    error signal.
 
     Args:
         network: real.
         state: free state :math:`u`, shape ``(..., batch, n)``.
         loss: :math:`\ell`, shape of ``state``.
-        steps: at least 1.
+        steps: iterate so many times, which is the tangent of that many nudged relaxation steps; ``None`` solves
+            the linear system.
 
     Returns:
         :math:`\varepsilon`, shape of ``state``.
     """
     slope = network.activation.slope(state)
-    membrane = loss
-    for _ in range(steps - 1):
-        membrane = network.field(slope * membrane, loss)
+    if steps is None:
+        membrane = _solve(network.recurrent[..., None, :, :] * slope[..., None, :], loss)
+    else:
+        membrane = loss
+        for _ in range(steps - 1):
+            membrane = network.field(slope * membrane, loss)
     return slope * membrane
 
 
-def adjoint_error(network: FixedPointNetwork, state: Tensor, loss: Tensor, steps: int) -> Tensor:
-    r"""The true error by recurrent backpropagation, :math:`\delta\leftarrow D(W^\top\delta+\ell)`.
+def adjoint_error(
+    network: FixedPointNetwork, state: Tensor, loss: Tensor, steps: int | None = None
+) -> Tensor:
+    r"""The true error by recurrent backpropagation, :math:`\delta=D(W^\top\delta+\ell)`.
 
     Args:
         network: real.
         state: free state, shape ``(..., batch, n)``.
         loss: :math:`\ell`, shape of ``state``.
-        steps: at least 1.
+        steps: iterate so many times; ``None`` solves the linear system.
 
     Returns:
         :math:`\delta`, shape of ``state``.
     """
     slope = network.activation.slope(state)
     error = slope * loss
+    if steps is None:
+        return _solve(slope[..., None] * network.recurrent.mT[..., None, :, :], error)
     for _ in range(steps - 1):
         back = error @ network.recurrent
         error = back.add_(loss).mul_(slope)
     return error
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Return the solution of ``x = matrix x + right`` for every example."""
+    identity = torch.eye(right.shape[-1], dtype=right.dtype, device=right.device)
+    return torch.linalg.solve(identity - matrix, right[..., None])[..., 0]
 
 
 def activity_jacobian(network: FixedPointNetwork, state: Tensor) -> Tensor:
@@ -87,27 +102,6 @@ def activity_jacobian(network: FixedPointNetwork, state: Tensor) -> Tensor:
     """
     slope = network.activation.slope(state)
     return network.recurrent[..., None, :, :] - torch.diag_embed(1 / slope)
-
-
-def solved_errors(network: FixedPointNetwork, state: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Both errors by linear solves: :math:`\varepsilon=-J^{-1}\ell` and :math:`\delta=-J^{-\top}\ell`.
-
-    Args:
-        network: real.
-        state: fixed point, shape ``(..., batch, n)``.
-        loss: :math:`\ell`, shape of ``state``.
-
-    Returns:
-        Equilibrium-propagation error and true error, each of the shape of ``state``.
-    """
-    # W - D^{-1} multiplied by D: a unit whose slope underflows must not divide by zero.
-    slope = network.activation.slope(state)[..., None]
-    identity = torch.eye(state.shape[-1], dtype=state.dtype, device=state.device)
-    matrix = network.recurrent[..., None, :, :]
-    right = slope * loss[..., None]
-    forward = torch.linalg.solve(identity - slope * matrix, right)
-    backward = torch.linalg.solve(identity - slope * matrix.mT, right)
-    return forward[..., 0], backward[..., 0]
 
 
 def settle(

@@ -30,10 +30,13 @@ from descent.beyond_gradients.jacobian_homeostasis import (
     error_alignment,
     homeostatic_gradient,
     probe_moment,
+    symmetric,
     symmetry_index,
 )
 
 __all__ = ["Arm", "Digits", "History", "layer_alignment", "train"]
+
+PENALTIES = ("homeostasis", "symmetric part", "weight decay")
 
 Streams = Callable[[str], Sequence[torch.Generator]]
 """Gives the generators of a named random stream, one per seed."""
@@ -62,8 +65,9 @@ class Arm:
         wiring: layers and connections.
         angle: initial angle between forward and backward weights, in degrees.
         rule: ``"response"`` (equilibrium propagation) or ``"adjoint"`` (recurrent backpropagation).
-        penalty: ``"homeostasis"`` with fresh probes, or ``"weight decay"``, the gradient :math:`2W/n` on the same
-            weights.
+        penalty: ``"homeostasis"`` with fresh probes, gradient :math:`4A/n` in the mean; or one of two for
+            comparison on the same weights, ``"symmetric part"`` with :math:`4S/n`, which removes the wrong half,
+            and ``"weight decay"`` with :math:`2W/n`, half of both.
         coefficient: of the penalty.
     """
 
@@ -76,8 +80,8 @@ class Arm:
     def __post_init__(self) -> None:
         if self.rule not in ("response", "adjoint"):
             raise ValueError(f"rule must be 'response' or 'adjoint', got {self.rule!r}")
-        if self.penalty not in ("homeostasis", "weight decay"):
-            raise ValueError(f"penalty must be 'homeostasis' or 'weight decay', got {self.penalty!r}")
+        if self.penalty not in PENALTIES:
+            raise ValueError(f"penalty must be one of {', '.join(PENALTIES)}, got {self.penalty!r}")
 
 
 @dataclass(frozen=True)
@@ -171,11 +175,14 @@ def train(
                 residual = torch.softmax(network.logits(activity), -1) - targets
                 gradient = parameter_gradient(network, inputs, activity, error, residual)
                 if arm.coefficient:
+                    weights, size = network.recurrent, len(identity)
                     if arm.penalty == "homeostasis":
-                        moment = probe_moment(probes_per_example * batch, len(identity), probes).to(device)
-                        pull = homeostatic_gradient(network.recurrent - identity, moment) * mask
+                        moment = probe_moment(probes_per_example * batch, size, probes).to(device)
+                        pull = homeostatic_gradient(weights - identity, moment) * mask
+                    elif arm.penalty == "symmetric part":
+                        pull = 4 * symmetric(weights) / size * mask
                     else:
-                        pull = 2 * network.recurrent / len(identity)
+                        pull = 2 * weights / size
                     gradient["recurrent"] += arm.coefficient * pull
                 for name, parameter in parameters.items():
                     parameter.grad = gradient[name]
