@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from descent.beyond_gradients.cauchy_derivative import cauchy_derivative
+from descent.beyond_gradients.cauchy_derivative import cauchy_derivative, circle
 from descent.beyond_gradients.equilibrium_errors import (
     adjoint_error,
     finite_nudge_response,
@@ -97,13 +97,17 @@ class SettledProblem:
         network, drive, state, gradient = self._complex()
         return online_response(network, drive, state, gradient, radius, points, steps, turns)[0]
 
-    def orbit(self, radius: float, points: int) -> Tensor:
-        """Settled activities along the nudge circle, complex, shape ``(points, nets, 1, n)``."""
+    def orbit(self, net: int, radius: float, points: int) -> Tensor:
+        """Settled activities of one network along the nudge circle, complex, shape ``(points, n)``."""
         network, drive, state, gradient = self._complex()
-        nudges = radius * torch.exp(2j * torch.pi * torch.arange(points) / points)
-        return torch.stack(
-            [settle(network, drive, RELAXATION, state, complex(z), gradient) for z in nudges]
-        )
+        only = {k: v[net : net + 1] for k, v in network.parameters().items()}
+        network = replace(network, **only)
+        gradient = cross_entropy_gradient(network, self.targets[net : net + 1])
+        nudges = torch.tensor(circle(radius, points), dtype=torch.complex128, device=drive.device)
+        start = state[net : net + 1].expand(points, -1, -1)
+        drive = drive[net : net + 1].expand(points, -1, -1)
+        state = network.relax(drive, RELAXATION, start, nudges[:, None, None], gradient)
+        return network.activation.function(state)[:, 0]
 
 
 def relative_error(estimate: Tensor, reference: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ sizes and optimiser are those of a small stand-in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,6 +69,7 @@ class Arm:
             comparison on the same weights, ``"symmetric part"`` with :math:`4S/n`, which removes the wrong half,
             and ``"weight decay"`` with :math:`2W/n`, half of both.
         coefficient: of the penalty.
+        seeds: how many networks learn this way.
     """
 
     wiring: Wiring
@@ -76,6 +77,7 @@ class Arm:
     rule: str
     penalty: str = "homeostasis"
     coefficient: float = 0.0
+    seeds: int = 8
 
     def __post_init__(self) -> None:
         if self.rule not in ("response", "adjoint"):
@@ -116,7 +118,7 @@ def layer_alignment(wiring: Wiring, error: Tensor, reference: Tensor) -> Tensor:
 
 
 def train(
-    arm: Arm,
+    arms: Mapping[str, Arm],
     data: Digits,
     streams: Streams,
     epochs: int = 20,
@@ -126,13 +128,16 @@ def train(
     error_steps: int = 15,
     probes_per_example: int = 5,
     measured: Sequence[int] | None = None,
-) -> History:
-    """Train one network per seed with Adam; seeds see their own batches, the same for every arm.
+) -> dict[str, History]:
+    """Train the networks of all arms side by side with Adam.
+
+    Seed ``k`` starts from the same draws and sees the same batches in every arm.
 
     Args:
-        arm: how to learn.
+        arms: by name; all with one wiring.
         data: split data; a last incomplete batch is dropped.
-        streams: ``streams(name)`` gives fresh generators, equal between arms; used for weights, batches, probes.
+        streams: ``streams(name)`` gives fresh generators, one per seed, equal at every call; used for weights,
+            batches and probes.
         epochs: passes over the training set.
         learning_rate: of Adam with its usual constants.
         batch: examples per step.
@@ -142,54 +147,88 @@ def train(
         measured: epochs after which to measure, besides the last; every one unless given.
 
     Returns:
-        The history.
+        One history per arm.
+
+    Raises:
+        ValueError: for arms of different wirings.
     """
-    device = data.train_inputs.device
-    network = draw_network(
-        arm.wiring, data.train_inputs.shape[1], int(data.train_labels.max()) + 1, arm.angle, streams("weights")
-    )
-    parameters = {k: v.to(device) for k, v in network.parameters().items()}
-    network = replace(network, **parameters)
+    if len({arm.wiring for arm in arms.values()}) != 1:
+        raise ValueError("arms that are trained side by side need one wiring")
+    ordered = sorted(arms.items(), key=lambda item: item[1].rule == "adjoint")
+    device, classes = data.train_inputs.device, int(data.train_labels.max()) + 1
+    drawn = [
+        draw_network(
+            arm.wiring, data.train_inputs.shape[1], classes, arm.angle, streams("weights")[: arm.seeds]
+        ).parameters()
+        for _, arm in ordered
+    ]
+    parameters = {k: torch.cat([d[k] for d in drawn]).to(device) for k in drawn[0]}
+    network = FixedPointNetwork(ordered[0][1].wiring, **parameters)
+    counts = [arm.seeds for _, arm in ordered]
+    places = [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
+    responding = sum(arm.seeds for _, arm in ordered if arm.rule == "response")
+    rules = [
+        (rule, place, replace(network, **{k: v[place] for k, v in parameters.items()}))
+        for rule, place in (
+            (response, slice(0, responding)),
+            (adjoint_error, slice(responding, sum(counts))),
+        )
+        if place.start < place.stop
+    ]
     optimiser = torch.optim.Adam(list(parameters.values()), lr=learning_rate)
-    orders, probes = streams("batches"), streams("probes")
-    mask = arm.wiring.mask().to(device)
-    identity = torch.eye(arm.wiring.units, device=device)
-    propagate = response if arm.rule == "response" else adjoint_error
+    orders, probes = streams("batches"), [streams("probes")[:count] for count in counts]
+    mask = network.wiring.mask().to(device)
     one_hot = torch.nn.functional.one_hot(data.train_labels).to(data.train_inputs)
     watched = set(range(epochs + 1)) if measured is None else {*measured, epochs}
     records = []
     with torch.no_grad():
         for epoch in range(epochs + 1):
             if epoch in watched:
-                records.append((epoch, _measure(network, data, one_hot, batch, free_steps, error_steps)))
+                found = _measure(network, data, one_hot, batch, free_steps, error_steps)
+                records.append((epoch, found))
             if epoch == epochs:
                 break
-            count = len(one_hot) // batch * batch
-            order = torch.stack([torch.randperm(len(one_hot), generator=g) for g in orders])[:, :count]
-            for chosen in order.to(device).split(batch, dim=1):
+            shuffled = [torch.randperm(len(one_hot), generator=g) for g in orders]
+            order = torch.stack([shuffled[k] for count in counts for k in range(count)]).to(device)
+            for chosen in order[:, : len(one_hot) // batch * batch].split(batch, dim=1):
                 inputs, targets = data.train_inputs[chosen], one_hot[chosen]
                 state = network.relax(network.drive(inputs), free_steps)
                 activity = network.activation.function(state)
                 loss = cross_entropy_gradient(network, targets)(activity)
-                error = propagate(network, state, loss, error_steps)
+                error = torch.cat([rule(part, state[i], loss[i], error_steps) for rule, i, part in rules])
                 residual = torch.softmax(network.logits(activity), -1) - targets
                 gradient = parameter_gradient(network, inputs, activity, error, residual)
-                if arm.coefficient:
-                    weights, size = network.recurrent, len(identity)
-                    if arm.penalty == "homeostasis":
-                        moment = probe_moment(probes_per_example * batch, size, probes).to(device)
-                        pull = homeostatic_gradient(weights - identity, moment) * mask
-                    elif arm.penalty == "symmetric part":
-                        pull = 4 * symmetric(weights) / size * mask
-                    else:
-                        pull = 2 * weights / size
-                    gradient["recurrent"] += arm.coefficient * pull
+                for (_, arm), place, generators in zip(ordered, places, probes, strict=True):
+                    if arm.coefficient:
+                        pull = _penalty_gradient(
+                            arm.penalty, network.recurrent[place], probes_per_example * batch, generators
+                        )
+                        gradient["recurrent"][place] += arm.coefficient * pull * mask
                 for name, parameter in parameters.items():
                     parameter.grad = gradient[name]
                 optimiser.step()
-    measurements = [m for _, m in records]
-    accuracy, index, asymmetry, cosine = (torch.stack(column) for column in zip(*measurements, strict=True))
-    return History(tuple(e for e, _ in records), accuracy, index, asymmetry, cosine, network)
+    columns = [torch.stack(column) for column in zip(*(m for _, m in records), strict=True)]
+    return {
+        name: History(
+            tuple(epoch for epoch, _ in records),
+            *(column[:, place] for column in columns),
+            network=replace(network, **{k: v[place] for k, v in parameters.items()}),
+        )
+        for (name, _), place in sorted(zip(ordered, places, strict=True), key=lambda item: list(arms).index(item[0][0]))
+    }
+
+
+def _penalty_gradient(
+    penalty: str, weights: Tensor, draws: int, generators: Sequence[torch.Generator]
+) -> Tensor:
+    """Gradient of a penalty by the recurrent weights, before masking."""
+    size = weights.shape[-1]
+    if penalty == "homeostasis":
+        moment = probe_moment(draws, size, generators, weights.dtype).to(weights.device)
+        identity = torch.eye(size, dtype=weights.dtype, device=weights.device)
+        return homeostatic_gradient(weights - identity, moment)
+    return (4 * symmetric(weights) if penalty == "symmetric part" else 2 * weights) / size
+
 
 
 def _measure(

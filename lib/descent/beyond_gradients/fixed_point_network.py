@@ -190,7 +190,7 @@ class FixedPointNetwork:
 
     def field(self, activity: Tensor, drive: Tensor) -> Tensor:
         """Return :math:`H(r)`, shape ``(..., batch, n)``: one product for all layers."""
-        if activity.ndim == drive.ndim == self.recurrent.ndim == 3:
+        if activity.shape == drive.shape and activity.shape[:-2] == self.recurrent.shape[:1]:
             return torch.baddbmm(drive, activity, self.recurrent.mT)
         return activity @ self.recurrent.mT + drive
 
@@ -203,7 +203,7 @@ class FixedPointNetwork:
         drive: Tensor,
         steps: int,
         start: Tensor | None = None,
-        nudge: complex = 0.0,
+        nudge: complex | Tensor = 0.0,
         loss_gradient: LossGradient | None = None,
         step_size: float = 1.0,
     ) -> Tensor:
@@ -215,7 +215,8 @@ class FixedPointNetwork:
             drive: from :meth:`drive`, shape ``(..., batch, n)``.
             steps: number of iterations.
             start: initial state; zero unless given.
-            nudge: :math:`\beta`; complex values need a complex network and drive.
+            nudge: :math:`\beta`, or a tensor of nudges that broadcasts with the state; complex values need a
+                complex network and drive.
             loss_gradient: re-evaluated at every step with the nudged activity; needed for a nudge.
             step_size: :math:`s` in (0, 1]; 1 is the paper's plain substitution. The fixed points do not depend
                 on it.
@@ -228,13 +229,13 @@ class FixedPointNetwork:
         """
         if not 0 < step_size <= 1:
             raise ValueError(f"step_size must be in (0, 1], got {step_size}")
-        if nudge and loss_gradient is None:
+        if loss_gradient is None and bool(torch.as_tensor(nudge).any()):
             raise ValueError(f"the nudge {nudge} needs a loss_gradient")
         state = torch.zeros_like(drive) if start is None else start
         for _ in range(steps):
             activity = self.activation.function(state)
             target = self.field(activity, drive)
-            if nudge and loss_gradient is not None:
+            if loss_gradient is not None:
                 target = target + nudge * loss_gradient(activity)
             state = target if step_size == 1 else torch.lerp(state, target, step_size)
         return state
