@@ -9,11 +9,12 @@ Source: protocols of the chapter; the networks are a stand-in for those of Labor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from descent.beyond_gradients.activations import ACTIVATIONS, Activation
 from descent.beyond_gradients.cauchy_derivative import cauchy_derivative, circle
 from descent.beyond_gradients.equilibrium_errors import (
     adjoint_error,
@@ -23,8 +24,6 @@ from descent.beyond_gradients.equilibrium_errors import (
     settle,
 )
 from descent.beyond_gradients.fixed_point_network import (
-    ACTIVATIONS,
-    Activation,
     FixedPointNetwork,
     LossGradient,
     Wiring,
@@ -100,8 +99,7 @@ class SettledProblem:
     def orbit(self, net: int, radius: float, points: int) -> Tensor:
         """Settled activities of one network along the nudge circle, complex, shape ``(points, n)``."""
         network, drive, state, gradient = self._complex()
-        only = {k: v[net : net + 1] for k, v in network.parameters().items()}
-        network = replace(network, **only)
+        network = network.select(slice(net, net + 1))
         gradient = cross_entropy_gradient(network, self.targets[net : net + 1])
         nudges = torch.tensor(circle(radius, points), dtype=torch.complex128, device=drive.device)
         start = state[net : net + 1].expand(points, -1, -1)
@@ -222,7 +220,10 @@ class LinearProblem:
         radii = self.radius().tolist()
         errors = []
         for k, radius in enumerate(radii):
-            one = replace(self, **{f: getattr(self, f)[k : k + 1] for f in self.__dataclass_fields__})
+            only = slice(k, k + 1)
+            one = LinearProblem(
+                self.jacobian[only], self.drive[only], self.hessian[only], self.target[only]
+            )
             estimate = cauchy_derivative(one.solve, fraction * radius, points)
             errors.append(relative_error(estimate[:, None], one.exact()[:, None])[0])
         return torch.stack(errors)
@@ -245,12 +246,16 @@ def linear_problems(
     for g in generators:
         first, second = torch.randn(2, units, units, generator=g, dtype=torch.float64)
         identity = torch.eye(units, dtype=torch.float64)
-        jacobians.append(-identity - first @ first.T / (2 * units) + antisymmetric(second) / units**0.5)
+        jacobians.append(
+            -identity - first @ first.T / (2 * units) + antisymmetric(second) / units**0.5
+        )
         x, y = torch.randn(2, units, generator=g, dtype=torch.float64)
         drives.append(x)
         targets.append(y)
         hessians.append(0.5 + torch.rand(units, generator=g, dtype=torch.float64))
-    parts: list[Tensor] = [torch.stack(p).to(device) for p in (jacobians, drives, hessians, targets)]
+    parts: list[Tensor] = [
+        torch.stack(p).to(device) for p in (jacobians, drives, hessians, targets)
+    ]
     return LinearProblem(*parts)
 
 

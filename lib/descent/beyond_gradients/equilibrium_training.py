@@ -9,7 +9,7 @@ sizes and optimiser are those of a small stand-in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -158,17 +158,24 @@ def train(
     device, classes = data.train_inputs.device, int(data.train_labels.max()) + 1
     drawn = [
         draw_network(
-            arm.wiring, data.train_inputs.shape[1], classes, arm.angle, streams("weights")[: arm.seeds]
-        ).parameters()
+            arm.wiring,
+            data.train_inputs.shape[1],
+            classes,
+            arm.angle,
+            streams("weights")[: arm.seeds],
+        )
         for _, arm in ordered
     ]
-    parameters = {k: torch.cat([d[k] for d in drawn]).to(device) for k in drawn[0]}
-    network = FixedPointNetwork(ordered[0][1].wiring, **parameters)
+    parameters = {
+        name: torch.cat([one.parameters()[name] for one in drawn]).to(device)
+        for name in drawn[0].parameters()
+    }
+    network = drawn[0].with_parameters(parameters)
     counts = [arm.seeds for _, arm in ordered]
     places = [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
     responding = sum(arm.seeds for _, arm in ordered if arm.rule == "response")
-    rules = [
-        (rule, place, replace(network, **{k: v[place] for k, v in parameters.items()}))
+    groups = [
+        (rule, place, network.select(place))
         for rule, place in (
             (response, slice(0, responding)),
             (adjoint_error, slice(responding, sum(counts))),
@@ -195,27 +202,39 @@ def train(
                 state = network.relax(network.drive(inputs), free_steps)
                 activity = network.activation.function(state)
                 loss = cross_entropy_gradient(network, targets)(activity)
-                error = torch.cat([rule(part, state[i], loss[i], error_steps) for rule, i, part in rules])
+                error = torch.cat(
+                    [rule(part, state[i], loss[i], error_steps) for rule, i, part in groups]
+                )
                 residual = torch.softmax(network.logits(activity), -1) - targets
                 gradient = parameter_gradient(network, inputs, activity, error, residual)
                 for (_, arm), place, generators in zip(ordered, places, probes, strict=True):
                     if arm.coefficient:
                         pull = _penalty_gradient(
-                            arm.penalty, network.recurrent[place], probes_per_example * batch, generators
+                            arm.penalty,
+                            network.recurrent[place],
+                            probes_per_example * batch,
+                            generators,
                         )
                         gradient["recurrent"][place] += arm.coefficient * pull * mask
                 for name, parameter in parameters.items():
                     parameter.grad = gradient[name]
                 optimiser.step()
-    columns = [torch.stack(column) for column in zip(*(m for _, m in records), strict=True)]
-    return {
+    epochs_measured = tuple(epoch for epoch, _ in records)
+    accuracy, index, asymmetry, cosine = (
+        torch.stack(column) for column in zip(*(m for _, m in records), strict=True)
+    )
+    histories = {
         name: History(
-            tuple(epoch for epoch, _ in records),
-            *(column[:, place] for column in columns),
-            network=replace(network, **{k: v[place] for k, v in parameters.items()}),
+            epochs_measured,
+            accuracy[:, place],
+            index[:, place],
+            asymmetry[:, place],
+            cosine[:, place],
+            network.select(place),
         )
-        for (name, _), place in sorted(zip(ordered, places, strict=True), key=lambda item: list(arms).index(item[0][0]))
+        for (name, _), place in zip(ordered, places, strict=True)
     }
+    return {name: histories[name] for name in arms}
 
 
 def _penalty_gradient(
@@ -230,9 +249,13 @@ def _penalty_gradient(
     return (4 * symmetric(weights) if penalty == "symmetric part" else 2 * weights) / size
 
 
-
 def _measure(
-    network: FixedPointNetwork, data: Digits, one_hot: Tensor, batch: int, free_steps: int, error_steps: int
+    network: FixedPointNetwork,
+    data: Digits,
+    one_hot: Tensor,
+    batch: int,
+    free_steps: int,
+    error_steps: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Accuracy on the test set; index, asymmetry and cosines on the first training examples."""
     seeds = len(network.recurrent)

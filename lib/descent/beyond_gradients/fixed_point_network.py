@@ -13,15 +13,15 @@ initialisation).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from descent.beyond_gradients.activations import ACTIVATIONS, Activation
+
 __all__ = [
-    "ACTIVATIONS",
-    "Activation",
     "FixedPointNetwork",
     "Wiring",
     "chain",
@@ -34,52 +34,6 @@ __all__ = [
 
 LossGradient = Callable[[Tensor], Tensor]
 """Maps activities ``(..., batch, n)`` to the gradient of the loss with respect to them, same shape."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A scalar function and its derivative, both of the membrane; complex arguments are allowed.
-
-    Attributes:
-        function: activity of the membrane.
-        slope: derivative of ``function``.
-        holomorphic: whether it is complex-differentiable where it is used.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]
-    holomorphic: bool = True
-
-
-def _shifted(u: Tensor) -> Tensor:
-    return torch.sigmoid(torch.add(u.new_full((), -2.0), u, alpha=4))
-
-
-def _shifted_slope(u: Tensor) -> Tensor:
-    r = _shifted(u)
-    return 4 * r * (1 - r)
-
-
-def _dsilu(u: Tensor) -> Tensor:
-    return u / 2 * torch.sigmoid(u) + (1 - u / 2) * torch.sigmoid(u - 2)
-
-
-def _dsilu_slope(u: Tensor) -> Tensor:
-    low, high = torch.sigmoid(u), torch.sigmoid(u - 2)
-    return (low - high) / 2 + u / 2 * low * (1 - low) + (1 - u / 2) * high * (1 - high)
-
-
-def _relu_slope(u: Tensor) -> Tensor:
-    return (u.real > 0).to(u.dtype)
-
-
-ACTIVATIONS = {
-    "shifted sigmoid": Activation(_shifted, _shifted_slope),
-    "dsilu": Activation(_dsilu, _dsilu_slope),
-    "tanh": Activation(torch.tanh, lambda u: 1 - torch.tanh(u) ** 2),
-    "relu": Activation(lambda u: u * _relu_slope(u), _relu_slope, holomorphic=False),
-}
-"""By name: the paper's :math:`1/(1+e^{2-4u})`, its smooth hard sigmoid, and two for comparison."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +124,25 @@ class FixedPointNetwork:
         names = ("recurrent", "input_weights", "bias", "readout", "readout_bias")
         return {name: getattr(self, name) for name in names}
 
-    def to(self, dtype: torch.dtype) -> FixedPointNetwork:
-        """The same network in another dtype, such as ``torch.complex128`` for complex nudges."""
-        return replace(self, **{k: v.to(dtype) for k, v in self.parameters().items()})
+    def with_parameters(self, parameters: Mapping[str, Tensor]) -> FixedPointNetwork:
+        """The same wiring and activation with other tensors, named as by :meth:`parameters`."""
+        return FixedPointNetwork(
+            self.wiring,
+            parameters["recurrent"],
+            parameters["input_weights"],
+            parameters["bias"],
+            parameters["readout"],
+            parameters["readout_bias"],
+            self.activation,
+        )
+
+    def select(self, networks: slice) -> FixedPointNetwork:
+        """Some networks of a batch, along its first dimension; views."""
+        return self.with_parameters({k: v[networks] for k, v in self.parameters().items()})
+
+    def to(self, kind: torch.dtype | torch.device) -> FixedPointNetwork:
+        """The same network on another device or in another dtype, such as ``torch.complex128``."""
+        return self.with_parameters({k: v.to(kind) for k, v in self.parameters().items()})
 
     def drive(self, inputs: Tensor) -> Tensor:
         r"""Return :math:`W_{\mathrm{in}}x+b`, constant during relaxation.
@@ -310,7 +280,10 @@ def draw_network(
     """
     n, last = wiring.units, wiring.sizes[-1]
     drawn: dict[str, list[Tensor]] = {"recurrent": [], "input_weights": [], "readout": []}
-    cosine, sine = (float(f(torch.deg2rad(torch.tensor(angle, dtype=torch.float64)))) for f in (torch.cos, torch.sin))
+    cosine, sine = (
+        float(f(torch.deg2rad(torch.tensor(angle, dtype=torch.float64))))
+        for f in (torch.cos, torch.sin)
+    )
     for generator in generators:
 
         def kernel(rows: int, columns: int, generator: torch.Generator = generator) -> Tensor:
@@ -333,7 +306,9 @@ def draw_network(
     count = len(generators)
     return FixedPointNetwork(
         wiring,
-        bias=torch.zeros(count, n, dtype=dtype),
-        readout_bias=torch.zeros(count, classes, dtype=dtype),
-        **{name: torch.stack(blocks) for name, blocks in drawn.items()},
+        torch.stack(drawn["recurrent"]),
+        torch.stack(drawn["input_weights"]),
+        torch.zeros(count, n, dtype=dtype),
+        torch.stack(drawn["readout"]),
+        torch.zeros(count, classes, dtype=dtype),
     )

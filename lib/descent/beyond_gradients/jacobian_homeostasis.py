@@ -84,7 +84,11 @@ def first_order_error(jacobian: Tensor, error: Tensor) -> Tensor:
 
 
 def homeostatic_loss(
-    jvp: Callable[[Tensor], Tensor], size: int, draws: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    jvp: Callable[[Tensor], Tensor],
+    size: int,
+    draws: int,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     r"""Estimate :math:`2\|A\|_F^2` of a square Jacobian that is known through its products only.
 
@@ -123,9 +127,7 @@ def probe_moment(
     Returns:
         Shape ``(len(generators), n, n)``.
     """
-    probes = torch.stack(
-        [torch.randn(count, size, generator=g, dtype=dtype) for g in generators]
-    )
+    probes = torch.stack([torch.randn(count, size, generator=g, dtype=dtype) for g in generators])
     return probes.mT @ probes / count
 
 
