@@ -284,7 +284,14 @@ def _measure(
     def settled(inputs: Tensor) -> Tensor:
         return network.relax(network.drive(inputs.expand(seeds, -1, -1)), free_steps)
 
-    answer = network.logits(network.activation.function(settled(data.test_inputs))).argmax(-1)
+    # In pieces: states of all test images at once would not fit a processor's cache.
+    answer = torch.cat(
+        [
+            network.logits(network.activation.function(settled(piece))).argmax(-1)
+            for piece in data.test_inputs.split(100)
+        ],
+        dim=-1,
+    )
     accuracy = (answer == data.test_labels).double().mean(-1)
     state = settled(data.train_inputs[:batch])
     loss = cross_entropy_gradient(network, one_hot[:batch])(network.activation.function(state))
