@@ -51,6 +51,7 @@ def gradient_normalized_smoothness(
     metric: Metric | None = None,
     directions: Tensor | None = None,
     samples: int = 2048,
+    smallest: float = 1e-6,
     largest: float = 1e6,
     normalised: bool = True,
 ) -> float:
@@ -68,15 +69,17 @@ def gradient_normalized_smoothness(
         metric: the norms; Euclidean by default.
         directions: shape ``(k, n)``, of any length but zero; by default both signs of every axis.
         samples: grid points per level and direction.
+        smallest: radius from which on is searched; nearer to :math:`x` round-off is all one sees.
         largest: radius up to which is searched; beyond it the result is infinite.
         normalised: with ``False`` the factor :math:`\|g\|_*` is dropped from the condition, an
             absolute error that the paper does not use, kept for comparison.
 
     Returns:
-        :math:`\gamma`, ``0`` where :math:`g=0` and the model is inexact, infinity where no error is seen.
+        :math:`\gamma`; 0 where it is below ``smallest``, infinity where no error is seen.
 
     Raises:
-        ValueError: for shapes that do not fit or fewer than two samples.
+        ValueError: for shapes that do not fit, fewer than two samples, or a region matrix with
+            negative curvature in a direction of ascent, for which the region is not a segment.
     """
     n = x.numel()
     if x.shape != (n,) or model.shape != (n, n):
@@ -120,7 +123,8 @@ def gradient_normalized_smoothness(
             if slope > 0:
                 raise ValueError("a region matrix with negative curvature uphill is not supported")
             reach = min(reach, -slope / curvature) if curvature > 0 else reach
-        radii = reach * 10.0 ** (-10 * (1 - fractions))
+        low = min(smallest, reach)
+        radii = low * (reach / low) ** fractions
         worst = error_per_length(unit, radii).cummax(0).values
         beyond = (radii * worst > level).nonzero()
         if not len(beyond):
