@@ -67,6 +67,12 @@ class LogSumExp:
         """Return the objective."""
         return self.smoothing * float(torch.logsumexp(self.logits(x), 0))
 
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both, for the price of one."""
+        logits = self.logits(x)
+        level = torch.logsumexp(logits, 0)
+        return self.smoothing * float(level), self.rows.mT @ (logits - level).exp()
+
     def gradient(self, x: Tensor) -> Tensor:
         """Return the gradient, shape ``(n,)``; rows of points, shape ``(k, n)``, give rows."""
         logits = (x @ self.rows.mT - self.offsets) / self.smoothing
@@ -110,6 +116,10 @@ class Logistic:
         """Return the objective."""
         return float(softplus(-(self.signed @ x)).mean())
 
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both."""
+        return self.value(x), self.gradient(x)
+
     def gradient(self, x: Tensor) -> Tensor:
         """Return the gradient, shape ``(n,)``."""
         return -(self.misfit(x) @ self.signed) / len(self.signed)
@@ -136,6 +146,10 @@ class DifferenceChain:
     def value(self, x: Tensor) -> float:
         """Return the objective."""
         return float(self._differences(x).abs().pow(3).sum() / 3 - x[-1])
+
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both."""
+        return self.value(x), self.gradient(x)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return the gradient, shape ``(n,)``."""
@@ -263,10 +277,16 @@ class PowerOfResidual:
         """Return the objective."""
         return float(self.residual.value(x).norm()) ** self.power / self.power
 
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both, with one residual."""
+        u = self.residual.value(x)
+        r = float(u.norm())
+        scale = r ** (self.power - 2)
+        return scale * r * r / self.power, scale * self.residual.pull_back(x, u)
+
     def gradient(self, x: Tensor) -> Tensor:
         """Return the gradient, shape ``(n,)``."""
-        u = self.residual.value(x)
-        return float(u.norm()) ** (self.power - 2) * self.residual.pull_back(x, u)
+        return self.value_and_gradient(x)[1]
 
     def fisher_term(self, x: Tensor) -> tuple[float, Tensor]:
         r"""Return :math:`(p-2)r^{p-4}` and :math:`q`; a weight of 0 where :math:`u=0`."""

@@ -28,7 +28,9 @@ from descent.curvature.regularised_steps import RankOneSteps, RegularisedSteps
 
 __all__ = [
     "PAPER_SEED",
+    "FlatTail",
     "Instance",
+    "NoisySteps",
     "PhaseRun",
     "ScrambledFisher",
     "chebyshev_instance",
@@ -182,6 +184,66 @@ class ScrambledFisher:
         weight, q = self.problem.fisher_term(x)
         noise = torch.randn(len(q), generator=self.generator, dtype=q.dtype).to(q.device)
         return RankOneSteps(weight, noise * (q.norm() / noise.norm()), self.metric)
+
+
+class NoisySteps:
+    r"""Solves with a random residual of a given relative size: the worst that a loose solve may be.
+
+    Args:
+        exact: solves the system exactly.
+        metric: :math:`B`.
+        size: :math:`\eta`, the residual's dual norm over that of the gradient.
+        generator: of the directions; Gaussian covectors, scaled.
+    """
+
+    def __init__(
+        self, exact: RegularisedSteps, metric: Metric, size: float, generator: torch.Generator
+    ) -> None:
+        self.exact, self.metric, self.size, self.generator = exact, metric, size, generator
+
+    def step(self, lam: float, gradient: Tensor) -> Tensor | None:
+        """Return the exact step for a gradient moved by the residual."""
+        noise = torch.randn(len(gradient), generator=self.generator, dtype=gradient.dtype)
+        noise = self.metric.to_dual(noise.to(gradient.device))
+        scale = self.size * self.metric.dual_norm(gradient) / self.metric.dual_norm(noise)
+        return self.exact.step(lam, gradient + scale * noise)
+
+
+class FlatTail:
+    r"""The function :math:`f(x)=10x^{-1/10}` for :math:`x>0`, on which gradient descent is slow.
+
+    Gradient descent with the step :math:`1/L`, :math:`L=1.1` from :math:`x=1` on, follows
+    :math:`x^{2.1}\approx2.1k/1.1`, so that :math:`|f'|=x^{-1.1}` reaches :math:`\varepsilon` after
+    about :math:`\varepsilon^{-1.91}` steps, close to the worst case :math:`\varepsilon^{-2}`.
+    """
+
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both; infinite left of 0."""
+        if float(x) <= 0:
+            return math.inf, torch.full_like(x, math.inf)
+        return 10 * float(x) ** -0.1, -(x**-1.1)
+
+    def value(self, x: Tensor) -> float:
+        """Return the objective."""
+        return self.value_and_gradient(x)[0]
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return the gradient, shape ``(1,)``."""
+        return self.value_and_gradient(x)[1]
+
+    def hessian(self, x: Tensor, kind: str = "exact") -> Tensor:
+        """Return the second derivative, shape ``(1, 1)``."""
+        return (1.1 * x**-2.1)[:, None]
+
+    @staticmethod
+    def fixed_step_descent(levels: list[float]) -> list[int]:
+        r"""Return the steps of gradient descent with step :math:`1/L` from 1 to :math:`|f'|\le` each level."""
+        x, k, found = 1.0, 0, []
+        for level in sorted(levels, reverse=True):
+            while x**-1.1 > level:
+                x, k = x + x**-1.1 / 1.1, k + 1
+            found.append(k)
+        return found
 
 
 def progress_ratios(trace: Trace) -> np.ndarray:

@@ -50,6 +50,10 @@ class Objective(Protocol):
         r"""Return :math:`\nabla f(x)`, shape ``(n,)``."""
         ...
 
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both; one evaluation."""
+        ...
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -174,9 +178,9 @@ def gradient_normalized_newton(
         raise ValueError(
             f"gamma0 must be positive, factor and max_probes at least 1; got {gamma0}, {factor}, {max_probes}"
         )
-    metric = metric or Metric()
+    metric = Metric() if metric is None else metric
     x, gamma = x0.clone(), gamma0
-    value, gradient = objective.value(x), objective.gradient(x)
+    value, gradient = objective.value_and_gradient(x)
     norm = metric.dual_norm(gradient)
     trace = Trace([value], [norm], [x] if keep_points else [])
     while True:
@@ -197,8 +201,7 @@ def gradient_normalized_newton(
             if step is None:
                 trace.failures += 1
             else:
-                next_value = objective.value(x + step)
-                next_gradient = objective.gradient(x + step)
+                next_value, next_gradient = objective.value_and_gradient(x + step)
                 next_norm = metric.dual_norm(next_gradient)
                 alignment = -float(next_gradient @ step)
                 if accept(Trial(value - next_value, next_norm, alignment, lam)):

@@ -29,7 +29,7 @@ class Ledger:
     r"""A problem that counts what is asked of it and remembers the best value so far.
 
     Args:
-        problem: has ``value``, ``gradient`` and ``hessian(x, kind)``.
+        problem: has ``value_and_gradient`` and ``hessian(x, kind)``.
         f_star: optimal value.
         tol: with a limit, reaching :math:`f-f^*<` ``tol`` ends the run.
         limit: evaluations after which the run is ended; ``None`` leaves that to the caller.
@@ -51,6 +51,7 @@ class Ledger:
         self.reached: int | None = None
         self._at: Tensor | None = None
         self._known: tuple[float, Tensor] | None = None
+        self._matrix: tuple[Tensor, Tensor] | None = None
 
     def _evaluate(self, x: Tensor) -> tuple[float, Tensor]:
         if self._known is None or self._at is None or not torch.equal(self._at, x):
@@ -59,7 +60,7 @@ class Ledger:
             ):
                 raise _Reached
             self._at = x.detach().clone()
-            self._known = (self.problem.value(self._at), self.problem.gradient(self._at))
+            self._known = self.problem.value_and_gradient(self._at)
             self.evaluations += 1
             gap = self._known[0] - self.f_star
             self.best.append(min(gap, self.best[-1]) if self.best else gap)
@@ -70,6 +71,10 @@ class Ledger:
     def value(self, x: Tensor) -> float:
         """Return the objective, counted."""
         return self._evaluate(x)[0]
+
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Return both, counted once."""
+        return self._evaluate(x)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return the gradient, counted together with the value."""
@@ -83,7 +88,9 @@ class Ledger:
     def product(self, x: Tensor, v: Tensor) -> Tensor:
         """Return the Hessian times a vector, counted as a product."""
         self.products += 1
-        return self.problem.hessian(x, "exact") @ v
+        if self._matrix is None or not torch.equal(self._matrix[0], x):
+            self._matrix = (x.clone(), self.problem.hessian(x, "exact"))
+        return self._matrix[1] @ v
 
 
 def run_scipy(
@@ -92,7 +99,7 @@ def run_scipy(
     """Run a method of ``scipy.optimize.minimize`` until the tolerance or the limit.
 
     Args:
-        problem: has ``value``, ``gradient`` and ``hessian``.
+        problem: has ``value_and_gradient`` and ``hessian``.
         x0: start, shape ``(n,)``.
         method: one of ``SCIPY_METHODS``; trust-exact gets Hessians, trust-ncg and Newton-CG get products.
         f_star: optimal value.
@@ -145,7 +152,7 @@ def run_torch_lbfgs(
     """Run ``torch.optim.LBFGS`` with a strong Wolfe line search until the tolerance or the limit.
 
     Args:
-        problem: has ``value`` and ``gradient``.
+        problem: has ``value_and_gradient``.
         x0: start, shape ``(n,)``.
         f_star: optimal value.
         limit: most evaluations.
