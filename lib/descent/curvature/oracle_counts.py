@@ -125,7 +125,13 @@ def run_scipy(
         "trust-exact": {"gtol": 1e-14, "maxiter": limit},
         "trust-ncg": {"gtol": 1e-14, "maxiter": limit},
         "Newton-CG": {"xtol": 1e-15, "maxiter": limit},
-        "L-BFGS-B": {"ftol": 0, "gtol": 1e-14, "maxiter": limit, "maxfun": 10 * limit, "maxcor": 20},
+        "L-BFGS-B": {
+            "ftol": 0,
+            "gtol": 1e-14,
+            "maxiter": limit,
+            "maxfun": 10 * limit,
+            "maxcor": 20,
+        },
     }
     curvature: dict[str, Callable[..., np.ndarray]] = {}
     if method == "trust-exact":
