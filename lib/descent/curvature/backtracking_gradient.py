@@ -62,7 +62,9 @@ def backtracking_gradient(
             return trace
         direction = metric.to_primal(gradient)
         square = trace.gradient_norms[-1] ** 2
-        for probe in range(1, max_probes + 1):
+        probes = 0
+        while probes < max_probes:
+            probes += 1
             trial = x - direction / smoothness
             next_value = objective.value(trial)
             if math.isfinite(next_value) and next_value <= value - square / (2 * smoothness):
@@ -72,7 +74,7 @@ def backtracking_gradient(
             trace.status = "search exhausted"
             return trace
         x, value, gradient = trial, next_value, objective.gradient(trial)
-        trace.probes.append(probe)
+        trace.probes.append(probes)
         trace.gammas.append(trace.gradient_norms[-1] / smoothness)
         trace.steps.append(trace.gammas[-1])
         smoothness = max(smoothness / 2, least)

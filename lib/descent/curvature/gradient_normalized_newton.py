@@ -195,7 +195,9 @@ def gradient_normalized_newton(
             return trace
         solver = curvature(x)
         gamma = gamma if restart is None else restart
-        for probe in range(1, max_probes + 1):
+        probes = 0
+        while probes < max_probes:
+            probes += 1
             lam = norm / gamma
             step = solver.step(lam, gradient)
             if step is None:
@@ -212,7 +214,7 @@ def gradient_normalized_newton(
             return trace
         trace.gammas.append(gamma)
         trace.steps.append(metric.norm(step))
-        trace.probes.append(probe)
+        trace.probes.append(probes)
         x, value, gradient, norm = x + step, next_value, next_gradient, next_norm
         gamma *= factor
         trace.values.append(value)

@@ -8,6 +8,7 @@ Source: not in the paper. The peers are SciPy's (trust-region and quasi-Newton m
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -138,7 +139,7 @@ def run_scipy(
         curvature["hess"] = lambda x: numpy(ledger.hessian(tensor(x)))
     elif method != "L-BFGS-B":
         curvature["hessp"] = lambda x, v: numpy(ledger.product(tensor(x), tensor(v)))
-    try:
+    with contextlib.suppress(_Reached):
         minimize(
             lambda x: ledger.value(tensor(x)),
             numpy(x0),
@@ -147,8 +148,6 @@ def run_scipy(
             options=options[method],
             **curvature,
         )
-    except _Reached:
-        pass
     return ledger
 
 
@@ -180,8 +179,6 @@ def run_torch_lbfgs(
         x.grad = ledger.gradient(point).clone()
         return value
 
-    try:
+    with contextlib.suppress(_Reached):
         optimiser.step(closure)
-    except _Reached:
-        pass
     return ledger
