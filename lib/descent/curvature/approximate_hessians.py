@@ -237,11 +237,15 @@ class ChebyshevResidual:
     r""":math:`u_1=\frac12(1-x_1)`, :math:`u_i=x_i-2x_{i-1}^2+1`: only :math:`x=(1,\dots,1)` solves it."""
 
     def value(self, x: Tensor) -> Tensor:
-        return torch.cat([0.5 * (1 - x[:1]), x[1:] - 2 * x[:-1].square() + 1])
+        u = x + 1
+        u[1:].addcmul_(x[:-1], x[:-1], value=-2)
+        u[0] = 0.5 - 0.5 * x[0]
+        return u
 
     def pull_back(self, x: Tensor, v: Tensor) -> Tensor:
-        out = torch.cat([-0.5 * v[:1], v[1:]])
-        out[:-1] -= 4 * x[:-1] * v[1:]
+        out = v.clone()
+        out[0] *= -0.5
+        out[:-1].addcmul_(x[:-1], v[1:], value=-4)
         return out
 
     def jacobian(self, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -55,21 +55,22 @@ class Objective(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Trial:
+class Trial(NamedTuple):
     r"""What an acceptance test may look at.
 
     Args:
         decrease: :math:`f(x_k)-f(x_{k+1})`.
         gradient_norm: :math:`\|g_{k+1}\|_*` at the trial point.
-        alignment: :math:`\langle g_{k+1},x_k-x_{k+1}\rangle`.
         lam: :math:`\lambda=\|g_k\|_*/\gamma`.
+        gradient: :math:`g_{k+1}`, shape ``(n,)``.
+        step: :math:`x_{k+1}-x_k`, shape ``(n,)``.
     """
 
     decrease: float
     gradient_norm: float
-    alignment: float
     lam: float
+    gradient: Tensor
+    step: Tensor
 
 
 def sufficient_progress(trial: Trial) -> bool:
@@ -82,7 +83,7 @@ def sufficient_progress(trial: Trial) -> bool:
 def inner_product_progress(trial: Trial) -> bool:
     r"""Whether :math:`\langle g_{k+1},x_k-x_{k+1}\rangle\ge\|g_{k+1}\|_*^2/(4\lambda)` (super-universal Newton)."""
     return math.isfinite(trial.gradient_norm) and (
-        trial.alignment >= trial.gradient_norm**2 / (4 * trial.lam)
+        -float(trial.gradient @ trial.step) >= trial.gradient_norm**2 / (4 * trial.lam)
     )
 
 
@@ -205,8 +206,7 @@ def gradient_normalized_newton(
             else:
                 next_value, next_gradient = objective.value_and_gradient(x + step)
                 next_norm = metric.dual_norm(next_gradient)
-                alignment = -float(next_gradient @ step)
-                if accept(Trial(value - next_value, next_norm, alignment, lam)):
+                if accept(Trial(value - next_value, next_norm, lam, next_gradient, step)):
                     break
             gamma /= factor
         else:

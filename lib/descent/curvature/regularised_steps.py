@@ -119,12 +119,11 @@ class RankOneSteps:
         """Two solves with the metric at the first probe, vector operations at the others."""
         if self._solved is None:
             plain = self.metric.to_primal(gradient)
-            if self.weight == 0:
-                self._solved = (plain, plain, 0.0, 0.0)
-            else:
-                w = self.metric.to_primal(self.vector)
-                self._solved = (plain, w, float(self.vector @ plain), float(self.vector @ w))
+            w = self.metric.to_primal(self.vector) if self.weight else plain
+            self._solved = (plain, w, float(self.vector @ plain), float(self.vector @ w))
         plain, w, with_gradient, square = self._solved
+        if self.weight == 0:
+            return plain * (-1 / lam)
         share = self.weight * with_gradient / (lam + self.weight * square)
         return -(plain - share * w) / lam
 
