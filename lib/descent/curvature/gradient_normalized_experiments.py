@@ -166,25 +166,26 @@ def phase_runs(
     """
     window = 10
     x, gamma = x0.clone(), torch.ones_like(x0)
-    value = x.abs() ** power / power
+    base = x.abs() ** (power - 2)  # all else follows from |x|^(p-2); powers are what takes the time
+    value = base * x.square() / power
     steps = torch.zeros_like(x)
     recent = value.repeat(window, 1)
     while True:
         active = (value >= tol) & (steps < limit)
         if not bool(active.any()):
             break
-        g = x.sign() * x.abs() ** (power - 1)
+        g = base * x
         lam = g.abs() / gamma
-        curvature = (
-            (power - 1) * x.abs() ** (power - 2) + offset + error * g.abs() ** (1 - exponent)
-        )
+        curvature = (power - 1) * base + offset + error * g.abs() ** (1 - exponent)
         trial = x - g / (curvature + lam)
-        next_value = trial.abs() ** power / power
-        accept = active & (value - next_value >= trial.abs() ** (2 * power - 2) / (8 * lam))
+        next_base = trial.abs() ** (power - 2)
+        next_value = next_base * trial.square() / power
+        accept = active & (value - next_value >= (next_base * trial).square() / (8 * lam))
         reject = active & ~accept
         slot = (steps.long() % window)[None]
         recent.scatter_(0, slot, torch.where(accept, value, recent.gather(0, slot)[0])[None])
         x, value = torch.where(accept, trial, x), torch.where(accept, next_value, value)
+        base = torch.where(accept, next_base, base)
         gamma = torch.where(accept, 2 * gamma, torch.where(reject, gamma / 2, gamma))
         steps = steps + accept
     oldest = recent.gather(0, (steps.long() % window)[None])[0]
