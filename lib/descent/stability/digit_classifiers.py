@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "ARCHITECTURES",
+    "PatchCNN",
     "RowTransformer",
     "TokenTransformer",
     "build",
@@ -64,6 +65,25 @@ def _line_cnn() -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(32, 10),
     )
+
+
+class PatchCNN(nn.Module):
+    """Two convolutions (4 x 4 stride 2 to 8 channels, 2 x 2 stride 2 to 16) on 14 x 14 images.
+
+    Convolutions are written as unfolding and a matrix product, which stacked copies share well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Linear(16, 8), nn.Linear(32, 16)
+        self.head = nn.Linear(144, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(samples, 196)`` to ``(samples, 10)``."""
+        patches = x.unflatten(-1, (14, 14)).unfold(-2, 4, 2).unfold(-2, 4, 2).flatten(-2)
+        maps = nn.functional.gelu(self.conv1(patches))  # (samples, 6, 6, 8)
+        tiles = maps.unflatten(-3, (3, 2)).unflatten(-2, (3, 2)).transpose(-4, -3).flatten(-3)
+        return self.head(nn.functional.gelu(self.conv2(tiles)).flatten(-3))
 
 
 class _Block(nn.Module):
@@ -125,6 +145,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "narrow MLP+LN": lambda: _gelu_mlp(64, 64, 64, 64, 10, norm=True),
     "one-token transformer": TokenTransformer,
     "Conv1d+BN": _line_cnn,
+    "patch CNN": PatchCNN,
 }
 
 
