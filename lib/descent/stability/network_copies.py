@@ -42,18 +42,24 @@ def scaled(update: State, factor: Tensor) -> State:
     return {name: part * _broadcast(factor, part) for name, part in update.items()}
 
 
-def cross_entropies(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+def _per_copy(temperature: Tensor | float) -> Tensor | float:
+    return temperature[:, None, None] if isinstance(temperature, Tensor) else temperature
+
+
+def cross_entropies(
+    logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0
+) -> Tensor:
     """Return the mean cross-entropy of each copy.
 
     Args:
         logits: shape ``(copies, samples, classes)``.
         labels: shape ``(copies, samples)``.
-        temperature: divides the logits.
+        temperature: divides the logits; a number, or one per copy.
 
     Returns:
         Shape ``(copies,)``.
     """
-    return cross_entropy((logits / temperature).mT, labels, reduction="none").mean(-1)
+    return cross_entropy((logits / _per_copy(temperature)).mT, labels, reduction="none").mean(-1)
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
@@ -112,19 +118,23 @@ class NetworkCopies:
 
         return vmap(one)(self.parameters if parameters is None else parameters, self.buffers, inputs)
 
-    def logits_and_slopes(self, inputs: Tensor, direction: State) -> tuple[Tensor, Tensor]:
+    def logits_and_slopes(
+        self, inputs: Tensor, direction: State, temperature: Tensor | float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Return logits and their derivatives along a direction per copy, in eval mode.
 
         Args:
             inputs: shape ``(copies, samples, ...)``.
             direction: tensors ``(copies, ...)`` by parameter name.
+            temperature: divides the logits before they are differentiated; a number or one per copy.
 
         Returns:
             Two tensors ``(copies, samples, classes)``.
         """
         point = {name: p.detach() for name, p in self.parameters.items()}
+        divisor = _per_copy(temperature)
         with torch.no_grad():
-            return jvp(lambda values: self.logits(inputs, values), (point,), (direction,))
+            return jvp(lambda values: self.logits(inputs, values) / divisor, (point,), (direction,))
 
     def gradients(
         self,
@@ -144,11 +154,7 @@ class NetworkCopies:
         Returns:
             Tensors ``(copies, ...)`` by name, and losses ``(copies,)``.
         """
-        z = self.logits(inputs, training=training)
-        if isinstance(temperature, Tensor):
-            z = z / temperature[:, None, None]
-            temperature = 1.0
-        losses = cross_entropies(z, labels, temperature)
+        losses = cross_entropies(self.logits(inputs, training=training), labels, temperature)
         found = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
         return dict(zip(self.parameters, found, strict=True)), losses.detach()
 

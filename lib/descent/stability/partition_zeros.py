@@ -26,6 +26,7 @@ __all__ = [
     "partition_taylor",
     "radius_binary",
     "scaled_partition",
+    "taylor_errors",
     "zeros_in_disc",
 ]
 
@@ -262,3 +263,22 @@ def partition_taylor(logits: Tensor, slopes: Tensor, order: int) -> Tensor:
     result[..., 0] = logits.double().logsumexp(-1)
     result[..., 1] += (slopes.double().amax(-1) + slopes.double().amin(-1)) / 2
     return result
+
+
+def taylor_errors(logits: Tensor, slopes: Tensor, lengths: Tensor, order: int) -> Tensor:
+    r"""Return the errors of the Taylor polynomials of :math:`\log F` up to an order.
+
+    Args:
+        logits: shape ``(..., n)``.
+        slopes: shape ``(..., n)``, not all equal.
+        lengths: real :math:`t`, shape ``(...)``.
+        order: highest power, at least 1.
+
+    Returns:
+        Absolute errors of the polynomials of orders 0 to ``order``, shape ``(..., order + 1)``.
+    """
+    z, a, spread = _checked(logits, slopes)
+    t = lengths.double() * spread
+    powers = t[..., None] ** torch.arange(order + 1, dtype=torch.float64, device=z.device)
+    partial = (partition_taylor(z, a, order) * powers).cumsum(-1)
+    return (partial - (z + t[..., None] * a).logsumexp(-1)[..., None]).abs()

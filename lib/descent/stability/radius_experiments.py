@@ -19,6 +19,7 @@ from descent.stability.network_copies import (
     flat_norms,
     scaled,
 )
+from descent.stability.partition_zeros import nearest_zero
 from descent.stability.step_limiters import (
     Limiter,
     Proposal,
@@ -26,16 +27,19 @@ from descent.stability.step_limiters import (
     no_limit,
     normalized_lengths,
 )
+from descent.stability.step_radius import logit_spread, radius_bound
 
 __all__ = [
     "Responses",
     "SpikedRun",
     "descent_direction",
+    "exact_radius_of_set",
     "onset",
     "random_directions",
     "rank_auc",
     "responses_along",
     "spiked_training",
+    "temperature_onsets",
     "train_by_rates",
 ]
 
@@ -73,7 +77,7 @@ class Responses(NamedTuple):
     """Along a line: loss over the loss at its start, and accuracy; both ``(points, copies)``."""
 
     loss_ratio: Tensor
-    accuracy: Tensor
+    accuracy: Tensor | None
 
 
 @torch.no_grad()
@@ -82,7 +86,7 @@ def responses_along(
     direction: State,
     lengths: Tensor,
     train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor] | None = None,
     temperature: Tensor | float = 1.0,
 ) -> Responses:
     """Evaluate training loss and test accuracy at points of a line, in eval mode.
@@ -92,24 +96,71 @@ def responses_along(
         direction: tensors ``(copies, ...)`` by name.
         lengths: distances from the start, shape ``(points, copies)``.
         train: inputs and labels for the loss.
-        test: inputs and labels for the accuracy.
+        test: inputs and labels for the accuracy, if wanted.
         temperature: divides the logits in the loss; a number or one per copy.
 
     Returns:
         Loss ratios and accuracies; a loss that overflows is infinite.
     """
-    divisor = (
-        temperature[:, None, None] if isinstance(temperature, Tensor) else float(temperature)
-    )
     start = {name: p.detach() for name, p in copies.parameters.items()}
-    base = cross_entropies(copies.logits(train[0], start) / divisor, train[1])
+    base = cross_entropies(copies.logits(train[0], start), train[1], temperature)
     ratios, right = [], []
     for length in lengths:
         move = scaled(direction, length)
         point = {name: p + move[name] for name, p in start.items()}
-        ratios.append(cross_entropies(copies.logits(train[0], point) / divisor, train[1]) / base)
-        right.append(accuracies(copies.logits(test[0], point), test[1]))
-    return Responses(torch.stack(ratios).double(), torch.stack(right))
+        loss = cross_entropies(copies.logits(train[0], point), train[1], temperature)
+        ratios.append(loss / base)
+        if test is not None:
+            right.append(accuracies(copies.logits(test[0], point), test[1]))
+    return Responses(torch.stack(ratios).double(), torch.stack(right) if right else None)
+
+
+def temperature_onsets(
+    copies: NetworkCopies, temperatures: Tensor, train: tuple[Tensor, Tensor], grid: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Return where the loss at temperature T doubles along descent: as a length, and over the bound.
+
+    The slopes are those of :math:`z/T`; the bound is :math:`\pi/\Delta` of them.
+
+    Args:
+        copies: the networks, one per temperature and replicate.
+        temperatures: shape ``(copies,)``.
+        train: inputs and labels.
+        grid: normalised lengths to try, increasing, ``(points,)``.
+
+    Returns:
+        Raw and scaled onset, ``(copies,)``; infinite if beyond the grid.
+    """
+    direction = descent_direction(copies, *train, temperatures)
+    slopes = copies.logits_and_slopes(train[0], direction, temperatures)[1]
+    bound = radius_bound(slopes)
+    lengths = grid[:, None] * bound
+    ratio = responses_along(copies, direction, lengths, train, None, temperatures).loss_ratio
+    r = onset(grid, ratio, 2.0)
+    return r * bound, r
+
+
+def exact_radius_of_set(logits: Tensor, slopes: Tensor) -> Tensor:
+    r"""Return :math:`\min_x\rho^*(x)`, looking for zeros only where the bound leaves room.
+
+    Samples are visited by increasing bound :math:`\pi/\Delta_a(x)\le\rho^*(x)`, 16 at a time, until the
+    bound exceeds the least radius found.
+
+    Args:
+        logits: shape ``(samples, n)``.
+        slopes: shape ``(samples, n)``.
+
+    Returns:
+        A float64 scalar.
+    """
+    bound = torch.pi / logit_spread(slopes.double())
+    order = bound.argsort()
+    best = torch.tensor(torch.inf, dtype=torch.float64, device=logits.device)
+    for some in order.split(16):
+        if bound[some[0]] >= best:
+            break
+        best = torch.minimum(best, nearest_zero(logits[some], slopes[some]).abs().min())
+    return best
 
 
 def onset(grid: Tensor, values: Tensor, threshold: float) -> Tensor:

@@ -10,7 +10,7 @@ Source: Sao (arXiv 2603.13552), Proposition 5.2 (radius); Armijo (1966) and Poly
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,7 @@ from descent.stability.step_radius import logit_spread
 __all__ = [
     "Limiter",
     "Proposal",
+    "RadiusLimiter",
     "backtracking",
     "clip_gradients",
     "logit_change_limiter",
@@ -36,8 +37,6 @@ __all__ = [
     "normalized_lengths",
     "polyak",
     "radius_along_gradient",
-    "radius_limiter",
-    "radius_target",
     "step_norm_limiter",
 ]
 
@@ -107,33 +106,30 @@ def no_limit(proposal: Proposal) -> Tensor:
     return torch.ones_like(proposal.losses)
 
 
-def radius_limiter(cap: float = 1.0) -> Limiter:
-    r"""Return the paper's controller, :math:`s=\min(1,\text{cap}/r)`.
+class RadiusLimiter:
+    r"""The paper's controller for copies, :math:`s=\min(1,\text{cap}/r)`, with a record of what it saw.
 
     Args:
-        cap: largest normalised step.
+        cap: largest normalised step; infinity only observes.
+        at_steps: the steps (from 0) at which to look and act; every step if ``None``.
+
+    Attributes:
+        seen: normalised lengths of the proposed updates, a tensor ``(copies,)`` by step.
     """
 
-    def limit(proposal: Proposal) -> Tensor:
-        return clip_factor(
-            normalized_lengths(proposal.copies, proposal.reference, proposal.update), cap
-        )
+    def __init__(self, cap: float = 1.0, at_steps: Collection[int] | None = None) -> None:
+        self.cap, self.at_steps = cap, at_steps
+        self.seen: dict[int, Tensor] = {}
+        self.step = -1
 
-    return limit
-
-
-def radius_target(target: Tensor) -> Limiter:
-    """Return the schedule-free variant: every step gets the normalised length ``target``.
-
-    Args:
-        target: per copy, shape ``(copies,)``.
-    """
-
-    def limit(proposal: Proposal) -> Tensor:
+    def __call__(self, proposal: Proposal) -> Tensor:
+        """Return one factor per copy."""
+        self.step += 1
+        if self.at_steps is not None and self.step not in self.at_steps:
+            return torch.ones_like(proposal.losses)
         r = normalized_lengths(proposal.copies, proposal.reference, proposal.update)
-        return target / r.clamp(min=torch.finfo(r.dtype).tiny)
-
-    return limit
+        self.seen[self.step] = r
+        return clip_factor(r, self.cap)
 
 
 def radius_along_gradient(cap: float = 1.0) -> Limiter:
