@@ -22,6 +22,7 @@ from torch import Tensor
 
 __all__ = [
     "count_zeros",
+    "has_zero_inside",
     "nearest_zero",
     "partition_taylor",
     "radius_binary",
@@ -134,6 +135,22 @@ def count_zeros(logits: Tensor, slopes: Tensor, radius: Tensor, points: int = 51
     )
 
 
+def has_zero_inside(logits: Tensor, slopes: Tensor, radius: Tensor) -> Tensor:
+    """Return whether a circle may hold a zero: certain where false, a candidate where true.
+
+    Args:
+        logits: shape ``(..., n)``.
+        slopes: shape ``(..., n)``.
+        radius: shape ``(...)``, in units of ``t``.
+
+    Returns:
+        Booleans, shape ``(...)``.
+    """
+    z, a, spread = _checked(logits, slopes)
+    turns, largest = _winding(z, a, radius.double() * spread, 128)
+    return (turns.round() > 0) | (largest >= SAFE_TURN)
+
+
 def _newton(logits: Tensor, slopes: Tensor, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Newton iterates with steps of at most 1 (zeros are at least pi apart from the real line)."""
     for _ in range(steps):
@@ -175,16 +192,17 @@ def nearest_zero(logits: Tensor, slopes: Tensor) -> Tensor:
         radius = torch.where(found, radius, 1.15 * radius)
     else:
         raise RuntimeError("no zero found within the search radius")
-    angle = torch.linspace(0.02, math.pi - 0.02, 96, dtype=torch.float64, device=z.device)
-    ring = torch.polar(torch.ones_like(angle), angle)
-    starts = torch.cat([ring * (radius * f)[:, None] for f in (0.88, 0.94, 1.0)], 1)
-    root, good = _newton(z, a, starts, 40)
-    size = torch.where(good, root.abs(), math.inf)
-    best = root.gather(1, size.argmin(1, keepdim=True))[:, 0]
-    best = torch.complex(best.real, best.imag.abs())
-    if not bool(good.any(1).all()) or bool((count_zeros(z, a, 0.99 * best.abs()) > 0).any()):
-        raise RuntimeError("Newton's method missed the nearest zero")
-    return (best / spread.reshape(-1)).reshape(shape)
+    for starts, circles in ((32, (0.88, 1.0)), (128, (0.86, 0.9, 0.94, 0.98, 1.02))):
+        angle = torch.linspace(0.02, math.pi - 0.02, starts, dtype=torch.float64, device=z.device)
+        ring = torch.polar(torch.ones_like(angle), angle)
+        guesses = torch.cat([ring * (radius * f)[:, None] for f in circles], 1)
+        root, good = _newton(z, a, guesses, 25)
+        size = torch.where(good, root.abs(), math.inf)
+        best = root.gather(1, size.argmin(1, keepdim=True))[:, 0]
+        best = torch.complex(best.real, best.imag.abs())
+        if bool(good.any(1).all()) and not bool((count_zeros(z, a, 0.99 * best.abs()) > 0).any()):
+            return (best / spread.reshape(-1)).reshape(shape)
+    raise RuntimeError("Newton's method missed the nearest zero")
 
 
 def zeros_in_disc(logits: Tensor, slopes: Tensor, radius: float) -> Tensor:

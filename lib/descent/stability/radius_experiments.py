@@ -19,7 +19,7 @@ from descent.stability.network_copies import (
     flat_norms,
     scaled,
 )
-from descent.stability.partition_zeros import nearest_zero
+from descent.stability.partition_zeros import has_zero_inside, nearest_zero
 from descent.stability.step_limiters import (
     Limiter,
     Proposal,
@@ -143,23 +143,27 @@ def temperature_onsets(
 def exact_radius_of_set(logits: Tensor, slopes: Tensor) -> Tensor:
     r"""Return :math:`\min_x\rho^*(x)`, looking for zeros only where the bound leaves room.
 
-    Samples are visited by increasing bound :math:`\pi/\Delta_a(x)\le\rho^*(x)`, 16 at a time, until the
-    bound exceeds the least radius found.
+    The 16 samples with the least bound :math:`\pi/\Delta_a(x)\le\rho^*(x)` give a first radius; of the
+    others only those with a zero inside it (by the argument principle) are solved.
 
     Args:
         logits: shape ``(samples, n)``.
-        slopes: shape ``(samples, n)``.
+        slopes: shape ``(samples, n)``, not all equal for any sample.
 
     Returns:
         A float64 scalar.
     """
     bound = torch.pi / logit_spread(slopes.double())
     order = bound.argsort()
-    best = torch.tensor(torch.inf, dtype=torch.float64, device=logits.device)
-    for some in order.split(16):
-        if bound[some[0]] >= best:
+    best = nearest_zero(logits[order[:16]], slopes[order[:16]]).abs().min()
+    for some in order[16:].split(256):
+        some = some[bound[some] < best]
+        if not len(some):
             break
-        best = torch.minimum(best, nearest_zero(logits[some], slopes[some]).abs().min())
+        inside = has_zero_inside(logits[some], slopes[some], best.expand(len(some)))
+        if bool(inside.any()):
+            found = nearest_zero(logits[some[inside]], slopes[some[inside]]).abs()
+            best = torch.minimum(best, found.min())
     return best
 
 
@@ -236,8 +240,8 @@ def train_by_rates(
         radius_samples: samples of the mini-batch over which the radius is taken.
 
     Returns:
-        The normalised lengths taken, ``(steps, copies)``; of copies without a target every tenth
-        step, otherwise NaN.
+        The normalised lengths taken, ``(steps, copies)``; of copies without a target only
+        at every 25th step, otherwise NaN.
     """
     velocity: State = {name: torch.zeros_like(p) for name, p in copies.parameters.items()}
     with_target = (targets > 0).nonzero()[:, 0].tolist()
@@ -248,7 +252,7 @@ def train_by_rates(
         gradient, _ = copies.gradients(inputs[index], labels[index], training=True)
         velocity = {name: momentum * u + gradient[name] for name, u in velocity.items()}
         norms = flat_norms(velocity)
-        chosen = range(len(copies)) if step % 10 == 0 else with_target
+        chosen = range(len(copies)) if step % 25 == 0 else with_target
         rows = list(chosen)
         some = copies.select(rows)
         unit = {name: (scaled(velocity, 1 / norms)[name])[rows] for name in velocity}
@@ -288,7 +292,7 @@ def spiked_training(
     learning_rates: Tensor,
     batches: Tensor | None = None,
     limiter: Limiter = no_limit,
-    max_gradient_norm: float | None = None,
+    max_gradient_norm: float | Tensor | None = None,
     evaluate_every: int = 10,
     also_evaluate: tuple[int, ...] = (),
     radius_on_batch: bool = False,
@@ -304,7 +308,7 @@ def spiked_training(
         learning_rates: shape ``(steps, copies)``.
         batches: indices ``(copies, steps, batch)``; the full batch if ``None``.
         limiter: see :mod:`descent.stability.step_limiters`.
-        max_gradient_norm: clip gradients before Adam sees them.
+        max_gradient_norm: clip gradients before Adam sees them; a number, or one per copy.
         evaluate_every: period of the accuracy; the last step is always evaluated.
         also_evaluate: further numbers of steps after which to evaluate.
         radius_on_batch: hand the mini-batch, not the training set, to the limiter as reference.

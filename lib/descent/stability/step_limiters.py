@@ -10,7 +10,7 @@ Source: Sao (arXiv 2603.13552), Proposition 5.2 (radius); Armijo (1966) and Poly
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,7 @@ __all__ = [
     "RadiusLimiter",
     "backtracking",
     "clip_gradients",
+    "grouped",
     "logit_change_limiter",
     "no_limit",
     "normalized_lengths",
@@ -65,16 +66,34 @@ class Proposal:
     update: State
     learning_rates: Tensor
 
+    def of(self, rows: Sequence[int]) -> Proposal:
+        """Return the part of the proposal that concerns some of the copies.
+
+        Args:
+            rows: which copies.
+        """
+        index = list(rows)
+        return Proposal(
+            self.copies.select(index),
+            self.reference[index],
+            self.inputs[index],
+            self.labels[index],
+            self.losses[index],
+            {k: g[index] for k, g in self.gradient.items()},
+            {k: p[index] for k, p in self.update.items()},
+            self.learning_rates[index],
+        )
+
 
 Limiter = Callable[[Proposal], Tensor]
 
 
-def clip_gradients(gradient: State, max_norm: float) -> State:
+def clip_gradients(gradient: State, max_norm: float | Tensor) -> State:
     """Scale each copy's gradient to a norm of at most ``max_norm``, as ``clip_grad_norm_`` does.
 
     Args:
         gradient: tensors ``(copies, ...)`` by name.
-        max_norm: positive.
+        max_norm: positive, a number or one per copy; infinity leaves the gradient alone.
 
     Returns:
         The clipped gradient.
@@ -110,26 +129,47 @@ class RadiusLimiter:
     r"""The paper's controller for copies, :math:`s=\min(1,\text{cap}/r)`, with a record of what it saw.
 
     Args:
-        cap: largest normalised step; infinity only observes.
-        at_steps: the steps (from 0) at which to look and act; every step if ``None``.
+        cap: largest normalised step; a number or one per copy. Copies with an infinite cap are left alone.
+        observe: steps (from 0) at which the copies with an infinite cap are looked at too.
 
     Attributes:
-        seen: normalised lengths of the proposed updates, a tensor ``(copies,)`` by step.
+        seen: normalised lengths of the proposed updates, ``(copies,)`` per step, NaN where not looked at.
     """
 
-    def __init__(self, cap: float = 1.0, at_steps: Collection[int] | None = None) -> None:
-        self.cap, self.at_steps = cap, at_steps
-        self.seen: dict[int, Tensor] = {}
-        self.step = -1
+    def __init__(self, cap: float | Tensor = 1.0, observe: Collection[int] = ()) -> None:
+        self.cap, self.observe = cap, observe
+        self.seen: list[Tensor] = []
 
     def __call__(self, proposal: Proposal) -> Tensor:
         """Return one factor per copy."""
-        self.step += 1
-        if self.at_steps is not None and self.step not in self.at_steps:
-            return torch.ones_like(proposal.losses)
-        r = normalized_lengths(proposal.copies, proposal.reference, proposal.update)
-        self.seen[self.step] = r
-        return clip_factor(r, self.cap)
+        like = proposal.losses
+        cap = torch.as_tensor(self.cap, dtype=like.dtype, device=like.device).expand_as(like)
+        look = cap.isfinite() | (len(self.seen) in self.observe)
+        r = torch.full_like(like, torch.nan)
+        factor = torch.ones_like(like)
+        if bool(look.any()):
+            part = proposal if bool(look.all()) else proposal.of(look.nonzero()[:, 0].tolist())
+            r[look] = normalized_lengths(part.copies, part.reference, part.update)
+            factor[look] = clip_factor(r[look], cap[look])
+        self.seen.append(r)
+        return factor
+
+
+def grouped(limiters: Sequence[Limiter]) -> Limiter:
+    """Return a limiter that splits the copies into equal consecutive groups, each with a rule of its own.
+
+    Args:
+        limiters: one per group; their number divides the number of copies.
+    """
+
+    def limit(proposal: Proposal) -> Tensor:
+        size = len(proposal.losses) // len(limiters)
+        return torch.cat([
+            limiter(proposal.of(range(k * size, (k + 1) * size)))
+            for k, limiter in enumerate(limiters)
+        ])
+
+    return limit
 
 
 def radius_along_gradient(cap: float = 1.0) -> Limiter:
@@ -180,15 +220,16 @@ def _slope(proposal: Proposal) -> Tensor:
     )
 
 
-def backtracking(trials: int = 24, sufficient: float = 1e-4) -> Limiter:
-    r"""Return Armijo's rule on the mini-batch: halve :math:`s` until the loss falls enough.
+def backtracking(trials: int = 10, sufficient: float = 1e-4, shrink: float = 0.25) -> Limiter:
+    r"""Return Armijo's rule on the mini-batch: shrink :math:`s` until the loss falls enough.
 
     :math:`f(\theta+sp)\le f(\theta)+10^{-4}s\,g^\top p`. An update that does not descend to first order
     is shortened as far as the trials go.
 
     Args:
-        trials: most halvings.
+        trials: most reductions.
         sufficient: Armijo's constant.
+        shrink: factor of a reduction, in (0, 1).
     """
 
     def limit(proposal: Proposal) -> Tensor:
@@ -205,7 +246,7 @@ def backtracking(trials: int = 24, sufficient: float = 1e-4) -> Limiter:
             good = after <= proposal.losses + sufficient * factor * slope
             if bool(good.all()):
                 break
-            factor = torch.where(good, factor, factor / 2)
+            factor = torch.where(good, factor, shrink * factor)
         return factor
 
     return limit
