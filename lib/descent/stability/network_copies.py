@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, stack_module_state, vmap
+from torch.autograd import forward_ad
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 __all__ = ["AdamDirection", "NetworkCopies", "accuracies", "cross_entropies", "flat_norms", "scaled"]
@@ -59,7 +60,9 @@ def cross_entropies(
     Returns:
         Shape ``(copies,)``.
     """
-    return cross_entropy((logits / _per_copy(temperature)).mT, labels, reduction="none").mean(-1)
+    flat = (logits / _per_copy(temperature)).flatten(0, 1)
+    losses = cross_entropy(flat, labels.flatten(), reduction="none")
+    return losses.unflatten(0, labels.shape).mean(-1)
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> Tensor:
@@ -131,10 +134,16 @@ class NetworkCopies:
         Returns:
             Two tensors ``(copies, samples, classes)``.
         """
-        point = {name: p.detach() for name, p in self.parameters.items()}
-        divisor = _per_copy(temperature)
-        with torch.no_grad():
-            return jvp(lambda values: self.logits(inputs, values) / divisor, (point,), (direction,))
+        # dual numbers rather than torch.func.jvp, whose first call loads a second of decompositions
+        with torch.no_grad(), forward_ad.dual_level():
+            point = {
+                name: forward_ad.make_dual(p.detach(), direction[name])
+                for name, p in self.parameters.items()
+            }
+            z, slopes = forward_ad.unpack_dual(
+                self.logits(inputs, point) / _per_copy(temperature)
+            )
+        return z, slopes
 
     def gradients(
         self,

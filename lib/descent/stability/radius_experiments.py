@@ -5,6 +5,7 @@ Source: Sao (arXiv 2603.13552), Figures 1 and 6 to 10; protocols from the text a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -222,6 +223,7 @@ def train_by_rates(
     constant: Tensor,
     momentum: float = 0.9,
     radius_samples: int = 64,
+    after_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     r"""Train with momentum SGD; copies with a target take steps of that normalised length instead.
 
@@ -238,6 +240,7 @@ def train_by_rates(
         constant: booleans ``(copies,)``: the radius measured at the first step is kept for good.
         momentum: of SGD.
         radius_samples: samples of the mini-batch over which the radius is taken.
+        after_step: called with the number of steps taken.
 
     Returns:
         The normalised lengths taken, ``(steps, copies)``; of copies without a target only
@@ -264,6 +267,8 @@ def train_by_rates(
         rate = torch.where(targets > 0, targets / (used * norms), learning_rates)
         lengths.append(per_unit * norms * rate)
         copies.add(scaled(velocity, -rate))
+        if after_step is not None:
+            after_step(step + 1)
     return torch.stack(lengths)
 
 

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
 __all__ = [
     "logit_jvp",
@@ -116,14 +117,12 @@ def logit_jvp(
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     if wrong := sorted(set(parameters) ^ set(direction)):
         raise ValueError(f"direction and parameters of the model differ in {wrong[0]!r}")
-    buffers = {name: value.detach() for name, value in model.named_buffers()}
-
-    def logits(values: dict[str, Tensor]) -> Tensor:
-        return functional_call(model, (values, buffers), (inputs,))
-
-    tangents = {name: direction[name] for name in parameters}
-    with _evaluating(model), torch.no_grad():
-        return jvp(logits, (parameters,), (tangents,))
+    with _evaluating(model), torch.no_grad(), forward_ad.dual_level():
+        duals = {n: forward_ad.make_dual(p, direction[n]) for n, p in parameters.items()}
+        logits, slopes = forward_ad.unpack_dual(functional_call(model, duals, (inputs,)))
+    if slopes is None:  # no parameter reaches the logits
+        slopes = torch.zeros_like(logits)
+    return logits, slopes
 
 
 def update_norm(update: Mapping[str, Tensor]) -> Tensor:
