@@ -9,6 +9,7 @@ published scripts, those of the first six fixed here, since no script for them w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -27,7 +28,7 @@ __all__ = [
 
 def _gelu_mlp(*widths: int, norm: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         layers.append(nn.Linear(inputs, outputs))
         if norm:
             layers.append(nn.LayerNorm(outputs))
@@ -149,9 +150,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def build(
-    name: str, generator: torch.Generator, device: torch.device | str = "cpu"
-) -> nn.Module:
+def build(name: str, generator: torch.Generator, device: torch.device | str = "cpu") -> nn.Module:
     """Return a freshly initialised network, with torch's default initialisation.
 
     Args:
@@ -203,9 +202,7 @@ def stratified_split(
     return train.to(labels.device), test_set.to(labels.device)
 
 
-def mini_batches(
-    samples: int, steps: int, batch: int, generator: torch.Generator
-) -> Tensor:
+def mini_batches(samples: int, steps: int, batch: int, generator: torch.Generator) -> Tensor:
     """Return index batches that run through the data in a fresh order per epoch.
 
     Args:

@@ -15,7 +15,14 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-__all__ = ["AdamDirection", "NetworkCopies", "accuracies", "cross_entropies", "flat_norms", "scaled"]
+__all__ = [
+    "AdamDirection",
+    "NetworkCopies",
+    "accuracies",
+    "cross_entropies",
+    "flat_norms",
+    "scaled",
+]
 
 State = dict[str, Tensor]
 
@@ -47,9 +54,7 @@ def _per_copy(temperature: Tensor | float) -> Tensor | float:
     return temperature[:, None, None] if isinstance(temperature, Tensor) else temperature
 
 
-def cross_entropies(
-    logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0
-) -> Tensor:
+def cross_entropies(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Return the mean cross-entropy of each copy.
 
     Args:
@@ -82,7 +87,7 @@ class NetworkCopies:
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
-        self.parameters, self.buffers = stack_module_state(list(models))  # type: ignore[arg-type]
+        self.parameters, self.buffers = stack_module_state(list(models))
         self.template = copy.deepcopy(models[0]).to("meta")
 
     def __len__(self) -> int:
@@ -119,7 +124,9 @@ class NetworkCopies:
         def one(values: State, buffers: State, batch: Tensor) -> Tensor:
             return functional_call(self.template, (values, buffers), (batch,))
 
-        return vmap(one)(self.parameters if parameters is None else parameters, self.buffers, inputs)
+        return vmap(one)(
+            self.parameters if parameters is None else parameters, self.buffers, inputs
+        )
 
     def logits_and_slopes(
         self, inputs: Tensor, direction: State, temperature: Tensor | float = 1.0
@@ -140,9 +147,7 @@ class NetworkCopies:
                 name: forward_ad.make_dual(p.detach(), direction[name])
                 for name, p in self.parameters.items()
             }
-            z, slopes = forward_ad.unpack_dual(
-                self.logits(inputs, point) / _per_copy(temperature)
-            )
+            z, slopes = forward_ad.unpack_dual(self.logits(inputs, point) / _per_copy(temperature))
         return z, slopes
 
     def gradients(

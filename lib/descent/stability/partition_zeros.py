@@ -199,6 +199,7 @@ def nearest_zero(logits: Tensor, slopes: Tensor) -> Tensor:
         root, good = _newton(z, a, guesses, 25)
         size = torch.where(good, root.abs(), math.inf)
         best = root.gather(1, size.argmin(1, keepdim=True))[:, 0]
+        best = _newton(z, a, best[:, None], 8)[0][:, 0]  # the smallest root may be a late arrival
         best = torch.complex(best.real, best.imag.abs())
         if bool(good.any(1).all()) and not bool((count_zeros(z, a, 0.99 * best.abs()) > 0).any()):
             return (best / spread.reshape(-1)).reshape(shape)

@@ -76,7 +76,7 @@ class RadiusClip:
             The normalised length of the proposed and of the applied update.
         """
         before = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.optimizer.step(closure)  # type: ignore[arg-type]
+        self.optimizer.step(closure)
         with torch.no_grad():
             after = {name: p.detach().clone() for name, p in self.model.named_parameters()}
             for name, p in self.model.named_parameters():

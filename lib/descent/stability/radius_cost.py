@@ -49,7 +49,9 @@ def count_work(model: nn.Module, call: Callable[[], Any]) -> Work:
     return Work(evaluations, counter.multiply_adds)
 
 
-def reverse_mode_slopes(model: nn.Module, inputs: Tensor, direction: Mapping[str, Tensor]) -> Tensor:
+def reverse_mode_slopes(
+    model: nn.Module, inputs: Tensor, direction: Mapping[str, Tensor]
+) -> Tensor:
     """Return the slopes of all logits from per-sample gradients, one evaluation and backward pass per class.
 
     Args:
@@ -71,7 +73,7 @@ def reverse_mode_slopes(model: nn.Module, inputs: Tensor, direction: Mapping[str
 
         rows = vmap(grad(logit), in_dims=(None, 0))(parameters, inputs)
         columns.append(sum((rows[n] * direction[n]).flatten(1).sum(1) for n in parameters))
-    return torch.stack(columns, -1)  # type: ignore[arg-type]
+    return torch.stack(columns, -1)
 
 
 @torch.no_grad()

@@ -164,10 +164,12 @@ def grouped(limiters: Sequence[Limiter]) -> Limiter:
 
     def limit(proposal: Proposal) -> Tensor:
         size = len(proposal.losses) // len(limiters)
-        return torch.cat([
-            limiter(proposal.of(range(k * size, (k + 1) * size)))
-            for k, limiter in enumerate(limiters)
-        ])
+        return torch.cat(
+            [
+                limiter(proposal.of(range(k * size, (k + 1) * size)))
+                for k, limiter in enumerate(limiters)
+            ]
+        )
 
     return limit
 
