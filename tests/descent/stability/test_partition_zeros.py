@@ -33,7 +33,7 @@ def test_two_classes_have_the_closed_form(margin, exponent, shift):
     logits = torch.tensor([margin, 0.0], dtype=torch.float64)
     # a shift of the slopes costs digits of their difference: it is added in the spread's own unit
     slopes = spread * torch.tensor([shift, shift + 1.0], dtype=torch.float64)
-    exact = radius_binary(torch.tensor(margin).double(), slopes[1] - slopes[0])
+    exact = radius_binary(torch.tensor(margin, dtype=torch.float64), slopes[1] - slopes[0])
     assert abs(float(nearest_zero(logits, slopes).abs() / exact) - 1) < 1e-9
     assert float(exact) >= math.pi / spread * (1 - 1e-9)
 
