@@ -301,6 +301,7 @@ def spiked_training(
     evaluate_every: int = 10,
     also_evaluate: tuple[int, ...] = (),
     radius_on_batch: bool = False,
+    reference: Tensor | None = None,
 ) -> SpikedRun:
     """Train with Adam under a schedule of learning rates, every update passed through a limiter.
 
@@ -316,7 +317,8 @@ def spiked_training(
         max_gradient_norm: clip gradients before Adam sees them; a number, or one per copy.
         evaluate_every: period of the accuracy; the last step is always evaluated.
         also_evaluate: further numbers of steps after which to evaluate.
-        radius_on_batch: hand the mini-batch to the limiter as its reference, not the training set.
+        radius_on_batch: hand the mini-batch to the limiter as its reference.
+        reference: otherwise hand it these inputs ``(copies, ...)``; the training set if ``None``.
 
     Returns:
         The record of the run.
@@ -334,7 +336,7 @@ def spiked_training(
         if max_gradient_norm is not None:
             gradient = clip_gradients(gradient, max_gradient_norm)
         update = scaled(adam(gradient), -rate)
-        seen_by = x if radius_on_batch else inputs
+        seen_by = x if radius_on_batch else inputs if reference is None else reference
         factor = limiter(Proposal(copies, seen_by, x, y, loss, gradient, update, rate))
         lengths.append(flat_norms(update))
         copies.add(scaled(update, factor))
