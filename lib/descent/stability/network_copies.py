@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
@@ -86,7 +86,7 @@ class NetworkCopies:
         buffers: tensors ``(copies, ...)`` by name, such as the statistics of batch normalisation.
     """
 
-    def __init__(self, models: Sequence[nn.Module]) -> None:
+    def __init__(self, models: Sequence[torch.nn.Module]) -> None:
         self.parameters, self.buffers = stack_module_state(list(models))
         self.template = copy.deepcopy(models[0]).to("meta")
 

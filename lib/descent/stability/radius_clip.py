@@ -15,8 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from descent.stability.step_radius import normalized_step
 
@@ -55,7 +54,11 @@ class RadiusClip:
     """
 
     def __init__(
-        self, optimizer: Optimizer, model: nn.Module, cap: float = 1.0, stretch: bool = False
+        self,
+        optimizer: torch.optim.Optimizer,
+        model: torch.nn.Module,
+        cap: float = 1.0,
+        stretch: bool = False,
     ) -> None:
         if not cap > 0:
             raise ValueError(f"cap must be positive, got {cap}")

@@ -273,15 +273,9 @@ def train_by_rates(
 
 
 class SpikedRun(NamedTuple):
-    """What a run leaves behind, all ``(steps, copies)`` but the accuracy.
-
-    Attributes:
-        losses: mini-batch loss before each step.
-        factors: by which the limiter shortened the update.
-        lengths: Euclidean norm of the proposed update.
-        accuracy: test accuracy after every step named in ``accuracy_steps``.
-        accuracy_steps: number of steps taken before each of its rows.
-    """
+    """What a run leaves behind: mini-batch ``losses`` before each step, ``factors`` by which the limiter shortened
+    the updates and ``lengths`` (Euclidean norms) of the proposed ones, all ``(steps, copies)``, and the test
+    ``accuracy`` after each of the numbers of steps in ``accuracy_steps``."""
 
     losses: Tensor
     factors: Tensor

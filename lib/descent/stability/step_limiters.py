@@ -44,18 +44,9 @@ __all__ = [
 
 @dataclass
 class Proposal:
-    """What a limiter may look at.
-
-    Attributes:
-        copies: the networks at the point where the step starts.
-        reference: inputs over which radii are taken, ``(copies, samples, ...)``.
-        inputs: of the mini-batch.
-        labels: of the mini-batch.
-        losses: of the mini-batch, ``(copies,)``.
-        gradient: of the mini-batch.
-        update: the proposed change of the parameters.
-        learning_rates: in force at this step, ``(copies,)``.
-    """
+    """What a limiter may look at: the ``copies`` where the step starts, the ``reference`` inputs over which radii
+    are taken, ``inputs``, ``labels``, ``losses`` and ``gradient`` of the mini-batch, the proposed ``update`` of the
+    parameters and the ``learning_rates`` in force, one per copy."""
 
     copies: NetworkCopies
     reference: Tensor
