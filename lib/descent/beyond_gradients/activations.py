@@ -57,4 +57,4 @@ ACTIVATIONS = {
     "tanh": Activation(torch.tanh, lambda u: 1 - torch.tanh(u) ** 2),
     "relu": Activation(lambda u: u * _relu_slope(u), _relu_slope, holomorphic=False),
 }
-"""By name: the paper's :math:`1/(1+e^{2-4u})`, its smooth hard sigmoid, and two for comparison."""
+r"""The paper's :math:`1/(1+e^{2-4u})` and its smooth hard sigmoid, and two for comparison; a name gives each."""

@@ -206,7 +206,7 @@ def parameter_gradient(
             from it directly.
 
     Returns:
-        By the names of :meth:`FixedPointNetwork.parameters`.
+        By the names of ``FixedPointNetwork.parameters``.
     """
     wiring, batch = network.wiring, activity.shape[-2]
     first, last = wiring.layer(0), wiring.layer(-1)
