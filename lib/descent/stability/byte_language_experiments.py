@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
-from torch.nn import functional as F
 
 from descent.stability.byte_language_model import (
     BatchedAdamW,
@@ -178,19 +176,19 @@ def token_sharpness(
     Returns:
         Entropies in nats and traces, both of shape ``(M,)``.
     """
-    fixed = {k: p.detach() for k, p in parameters.items()}
     with torch.no_grad():
-        logits = decoder_logits(fixed, windows[None], heads)[0, :, -1]
+        logits = decoder_logits(parameters, windows[None], heads)[0, :, -1]
     model = torch.softmax(logits, -1)
     drawn = torch.multinomial(model.cpu(), draws, replacement=True, generator=generator)
-
-    def negative_log(values: Parameters, window: Tensor, token: Tensor) -> Tensor:
-        last = decoder_logits(values, window[None, None], heads)[0, 0, -1]
-        return F.cross_entropy(last[None], token[None])
-
-    def squared_norm(window: Tensor, token: Tensor) -> Tensor:
-        found = grad(negative_log)(fixed, window, token)
-        return sum(g.square().sum() for g in found.values())  # type: ignore[return-value]
-
-    norms = vmap(vmap(squared_norm, (None, 0)), chunk_size=64)(windows, drawn.to(windows.device))
-    return torch.special.entr(model).sum(1), norms.mean(1)
+    # one copy of the parameters per context: the gradient of the sum is the gradient of each
+    own = {
+        k: p.detach().expand(len(windows), *p.shape[1:]).contiguous().requires_grad_()
+        for k, p in parameters.items()
+    }
+    last = torch.log_softmax(decoder_logits(own, windows[:, None], heads)[:, 0, -1], -1)
+    traces = torch.zeros(len(windows), device=windows.device)
+    for token in drawn.to(windows.device).T:
+        chosen = last.gather(1, token[:, None]).sum()
+        for gradient in torch.autograd.grad(chosen, list(own.values()), retain_graph=True):
+            traces += gradient.square().flatten(1).sum(1) / draws
+    return torch.special.entr(model).sum(1), traces
