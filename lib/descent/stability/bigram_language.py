@@ -200,4 +200,3 @@ def train_table(
         table.index_add_(0, at, gradient.mul_(scale[t]), alpha=-1.0)
     deterministic, uncertain = (torch.stack([losses[t][k] for t in record], -1) for k in (0, 1))
     return deterministic, uncertain, kept
-

@@ -23,7 +23,7 @@ from descent.stability.byte_language_model import (
 )
 from descent.stability.cycle_schedule import CycleSchedule
 
-__all__ = ["Trained", "TokenSource", "token_sharpness", "train_under_schedules"]
+__all__ = ["TokenSource", "Trained", "token_sharpness", "train_under_schedules"]
 
 Parameters = dict[str, Tensor]
 

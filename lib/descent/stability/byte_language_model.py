@@ -123,7 +123,8 @@ def decoder_logits(parameters: Mapping[str, Tensor], tokens: Tensor, heads: int 
     while f"{layer}.qkv" in parameters:
         mixed = torch.bmm(_rms(x), parameters[f"{layer}.qkv"])
         parts = mixed.view(copies * count, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*parts.unbind(0), is_causal=True)
+        query, key, value = parts.unbind(0)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         attended = attended.transpose(1, 2).reshape(copies, count * length, width)
         x = x + torch.bmm(attended, parameters[f"{layer}.out"])
         hidden = F.relu(torch.bmm(_rms(x), parameters[f"{layer}.up"]))
@@ -132,9 +133,7 @@ def decoder_logits(parameters: Mapping[str, Tensor], tokens: Tensor, heads: int 
     return torch.bmm(_rms(x), parameters["head"]).view(copies, count, length, vocabulary)
 
 
-def token_losses(
-    parameters: Mapping[str, Tensor], windows: Tensor, heads: int = 2
-) -> Tensor:
+def token_losses(parameters: Mapping[str, Tensor], windows: Tensor, heads: int = 2) -> Tensor:
     """Cross-entropy of every token after the first.
 
     Args:

@@ -93,7 +93,9 @@ class BranchingRun:
         """Take steps and return the weights after each, shape ``(steps, n)``."""
         path = []
         for _ in range(steps):
-            gradient = self.curvatures * self.weights.detach() + self.noise[self.scheduler.last_epoch]
+            gradient = (
+                self.curvatures * self.weights.detach() + self.noise[self.scheduler.last_epoch]
+            )
             self.weights.grad = gradient
             self.optimiser.step()
             self.scheduler.step()
