@@ -129,7 +129,7 @@ def cost_laws(repeats: int) -> None:
     )
     for axis, sizes, make in (
         ("steps", [100, 300, 1000], lambda n: (3000, n)),
-        ("modes", [10_000, 30_000, 100_000], lambda n: (n, 50)),
+        ("modes", [30_000, 100_000, 300_000], lambda n: (n, 30)),
     ):
         calls = {str(n): (lambda n=n, make=make: exact_loss(*make(n))) for n in sizes}
         seconds = interleaved(calls, repeats)

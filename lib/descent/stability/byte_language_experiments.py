@@ -97,7 +97,7 @@ def train_under_schedules(
         initial: S generators of initial parameters.
         batches: S generators of batches.
         test_windows: for the curves, shape ``(M, T + 1)``.
-        every: a point of the curves after so many steps.
+        every: a point of the curves after so many steps, and at the end of every cycle.
         keep: numbers of steps done at which a schedule's parameters are wanted.
     """
     seeds, names = len(initial), list(schedules)
@@ -120,13 +120,13 @@ def train_under_schedules(
         gradients = torch.autograd.grad(loss.mean((1, 2)).sum(), list(active.values()))
         optimiser.step(dict(zip(active, gradients, strict=True)), rates)
         result.updates += len(groups)
-        done, losses = step + 1, None
+        done = step + 1
         for i, group in enumerate(groups):
             own = {k: p[seeds * i : seeds * (i + 1)] for k, p in optimiser.parameters.items()}
             for name in group:
                 if done in keep.get(name, ()):
                     result.kept[name, done] = {k: p.detach().clone() for k, p in own.items()}
-            if done % every == 0 or any(schedules[n].total == done for n in group):
+            if done % every == 0 or any(done in schedules[n].ends for n in group):
                 losses = mean_loss(own, test_windows, shape.heads)
                 for name in group:
                     result.curves[name].append((done, losses))
