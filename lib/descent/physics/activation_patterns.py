@@ -112,6 +112,7 @@ class _Search:
         ]
         self.biases = [layer.bias.cpu().numpy() for layer in network.layers[:-1]]
         self.lower, self.upper, self.undecided, self.limit = lower, upper, undecided, limit
+        self.bounds = scipy.optimize.Bounds(np.append(lower, -np.inf), np.append(upper, 1.0))
         self.programs = 0
 
     def maps(self, pattern: Pattern) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -126,25 +127,28 @@ class _Search:
             )
         return found
 
-    def occurs(self, constraints: Sequence[tuple[np.ndarray, float]]) -> bool:
-        """Whether some input of the box satisfies ``a @ x + c > 0`` for all (a, c)."""
+    def witness(self, constraints: Sequence[tuple[np.ndarray, float]]) -> np.ndarray | None:
+        """An input of the box with ``a @ x + c > 0`` for all (a, c), or ``None`` if there is none."""
         if not constraints:
-            return True
+            return (self.lower + self.upper) / 2
         self.programs += 1
         if self.programs > self.limit:
             raise RuntimeError(f"more than {self.limit} linear programs")
         rows = np.stack([a for a, _ in constraints])
         offsets = np.array([c for _, c in constraints])
         lengths = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
-        result = scipy.optimize.linprog(
+        # milp without integers is HiGHS with less preparation around it than linprog.
+        result = scipy.optimize.milp(
             np.append(np.zeros(rows.shape[1]), -1.0),
-            A_ub=np.column_stack([-rows / lengths[:, None], np.ones(len(rows))]),
-            b_ub=offsets / lengths,
-            bounds=[*zip(self.lower, self.upper, strict=True), (None, 1.0)],
-            method="highs-ds",
+            constraints=scipy.optimize.LinearConstraint(
+                np.column_stack([-rows / lengths[:, None], np.ones(len(rows))]),
+                ub=offsets / lengths,
+            ),
+            bounds=self.bounds,
             options={"presolve": False},
         )
-        return bool(result.status == 0 and -result.fun > SLACK)
+        occurs = result.status == 0 and -result.fun > SLACK
+        return result.x[:-1] if occurs else None
 
     def enumerate(self, fixed: Pattern) -> Iterator[Pattern]:
         """All combinations, one program each."""
@@ -157,7 +161,7 @@ class _Search:
             constraints = [
                 _constraint(maps[i], j, on) for (i, j), on in zip(places, signs, strict=True)
             ]
-            if self.occurs(constraints):
+            if self.witness(constraints) is not None:
                 yield pattern
 
     def prune(self, fixed: Pattern) -> Iterator[Pattern]:
@@ -165,7 +169,10 @@ class _Search:
         places = [(i, j) for i, neurons in enumerate(self.undecided) for j in neurons]
 
         def visit(
-            depth: int, pattern: Pattern, constraints: list[tuple[np.ndarray, float]]
+            depth: int,
+            pattern: Pattern,
+            constraints: list[tuple[np.ndarray, float]],
+            witness: np.ndarray,
         ) -> Iterator[Pattern]:
             if depth == len(places):
                 yield pattern
@@ -173,13 +180,17 @@ class _Search:
             i, j = places[depth]
             here = self.maps(pattern[:i])[i]
             for on in (0.0, 1.0):
-                grown = [*constraints, _constraint(here, j, on)]
-                if self.occurs(grown):
+                row, offset = _constraint(here, j, on)
+                grown = [*constraints, (row, offset)]
+                # The input that showed the parent to occur shows it for one of the two halves.
+                met = row @ witness + offset > 2 * SLACK * np.linalg.norm(row)
+                found = witness if met else self.witness(grown)
+                if found is not None:
                     chosen = [layer.copy() for layer in pattern]
                     chosen[i][j] = on
-                    yield from visit(depth + 1, chosen, grown)
+                    yield from visit(depth + 1, chosen, grown, found)
 
-        yield from visit(0, fixed, [])
+        yield from visit(0, fixed, [], (self.lower + self.upper) / 2)
 
 
 def _constraint(

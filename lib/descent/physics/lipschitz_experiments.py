@@ -125,7 +125,7 @@ def train_replicates(
         for shape in ((replicates, n, m), (replicates, 1, m)):
             draw = torch.rand(*shape, generator=generator) * 2 - 1
             parameters.append((draw / n**0.5).to(device).requires_grad_())
-    optimiser = torch.optim.Adam(parameters, lr=1e-3, weight_decay=weight_decay)
+    optimiser = torch.optim.Adam(parameters, lr=1e-3, weight_decay=weight_decay, fused=True)
     inputs = points.float()
     for _ in range(epochs):
         order = torch.randperm(samples, generator=generator).to(device)
@@ -192,7 +192,7 @@ def train_convolutional(
                 for p in (module.weight, module.bias):
                     p.copy_((torch.rand(p.shape, generator=generator) * 2 - 1) * bound)
     model.to(images.device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     inputs = images.float()
     for _ in range(epochs):
         order = torch.randperm(len(labels), generator=generator).to(images.device)

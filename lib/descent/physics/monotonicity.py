@@ -8,6 +8,8 @@ Source: the application of Shi et al. (NeurIPS 2022), from their code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -43,27 +45,31 @@ def derivative_bounds(
     network: ReluNetwork,
     points: Tensor,
     output_weights: Tensor,
-    method: str = "linear",
-) -> tuple[Tensor, Tensor]:
+    methods: Sequence[str] = ("linear",),
+) -> list[tuple[Tensor, Tensor]]:
     """Bound the derivative of a score in each feature while that feature runs from 0 to 1.
 
     Args:
         network: the network.
         points: shape ``(S, d)``, features in [0, 1].
         output_weights: the score as a combination of outputs, shape ``(out_size,)``.
-        method: the relaxation, see :func:`descent.physics.jacobian_bounds.jacobian_bounds`.
+        methods: relaxations, see :func:`descent.physics.jacobian_bounds.jacobian_bounds`.
 
     Returns:
-        Lower and upper bounds, shape ``(S, d)``: point, feature.
+        Of each method, lower and upper bounds of shape ``(S, d)``: point, feature.
     """
     count, d = points.shape
     lower, upper = (side.reshape(count * d, d) for side in feature_boxes(points))
-    found = jacobian_bounds(network, box_states(network, lower, upper), output_weights[None], method)
-    low, high = (
-        side[:, 0].reshape(count, d, d).diagonal(dim1=1, dim2=2)
-        for side in (found.lower, found.upper)
-    )
-    return low, high
+    states = box_states(network, lower, upper)
+    pairs = []
+    for method in methods:
+        found = jacobian_bounds(network, states, output_weights[None], method)
+        low, high = (
+            side[:, 0].reshape(count, d, d).diagonal(dim1=1, dim2=2)
+            for side in (found.lower, found.upper)
+        )
+        pairs.append((low, high))
+    return pairs
 
 
 def certify(low: Tensor, high: Tensor) -> Tensor:
