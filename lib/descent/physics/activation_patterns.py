@@ -118,13 +118,9 @@ class _Search:
     def maps(self, pattern: Pattern) -> list[tuple[np.ndarray, np.ndarray]]:
         """The affine maps from the input to the pre-activations, of one layer more than the pattern."""
         found = [(self.matrices[0], self.biases[0])]
-        for state, matrix, bias in zip(
-            pattern, self.matrices[1:], self.biases[1:], strict=False
-        ):
+        for state, matrix, bias in zip(pattern, self.matrices[1:], self.biases[1:], strict=False):
             linear, constant = found[-1]
-            found.append(
-                (matrix @ (state[:, None] * linear), matrix @ (state * constant) + bias)
-            )
+            found.append((matrix @ (state[:, None] * linear), matrix @ (state * constant) + bias))
         return found
 
     def witness(self, constraints: Sequence[tuple[np.ndarray, float]]) -> np.ndarray | None:

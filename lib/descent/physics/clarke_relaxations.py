@@ -122,9 +122,7 @@ def product_lines(states: Tensor, lower: Tensor, upper: Tensor, method: str) -> 
         interval = ProductLines(zero, upper, zero, lower)
         lines = _choose(ambiguous, interval, lines)
         exact = _choose(ambiguous, interval, exact)
-    return _choose(
-        inactive, ProductLines(zero, zero, zero, zero), _choose(active, exact, lines)
-    )
+    return _choose(inactive, ProductLines(zero, zero, zero, zero), _choose(active, exact, lines))
 
 
 def _choose(where: Tensor, first: ProductLines, second: ProductLines) -> ProductLines:

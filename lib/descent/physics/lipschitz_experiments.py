@@ -47,9 +47,7 @@ def nearest_leader_data(
     return torch.from_numpy(points), torch.from_numpy(labels[distance.argmin(1)])
 
 
-def monotone_score_data(
-    rng: np.random.Generator, samples: int = 5_000
-) -> tuple[Tensor, Tensor]:
+def monotone_score_data(rng: np.random.Generator, samples: int = 5_000) -> tuple[Tensor, Tensor]:
     r"""Draw points of the six-dimensional unit cube labelled by the sign of a noisy score.
 
     .. math:: 2x_0+1.5x_1^2-2x_2+\sin6x_3-1.7+0.3\,\varepsilon :
@@ -189,7 +187,7 @@ def train_convolutional(
         for module in model:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 bound = module.weight[0].numel() ** -0.5
-                for p in (module.weight, module.bias):
+                for p in module.parameters():
                     p.copy_((torch.rand(p.shape, generator=generator) * 2 - 1) * bound)
     model.to(images.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)

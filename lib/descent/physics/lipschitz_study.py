@@ -13,7 +13,7 @@ from descent.curvature.operation_counter import OperationCounter
 from descent.physics.activation_patterns import exact_local_lipschitz
 from descent.physics.clarke_relaxations import METHODS, UNDECIDED, clarke_states
 from descent.physics.crown_bounds import interval_preactivation_bounds
-from descent.physics.jacobian_bounds import jacobian_bounds
+from descent.physics.jacobian_bounds import JacobianBounds, jacobian_bounds
 from descent.physics.lipschitz_experiments import undecided_as_active
 from descent.physics.lipschitz_lower_bounds import sampled_lipschitz
 from descent.physics.local_lipschitz import SplitNotes, box_states, global_product_bound
@@ -97,14 +97,21 @@ def compare_methods(
         for low, high in zip(lower, upper, strict=True)
     ]
     undecided = torch.cat([s == UNDECIDED for s in states], 1).double().mean(1)
+
+    def array(bound: JacobianBounds) -> np.ndarray:
+        return bound.lipschitz.cpu().numpy()
+
     return Comparison(
-        np.array(sampled),
-        *(bounds[m].lipschitz.cpu().numpy() for m in METHODS),
-        np.full(len(lower), float(global_product_bound(network).max())),
-        unsound.lipschitz.cpu().numpy(),
-        *(loose[m].lipschitz.cpu().numpy() for m in METHODS[:2]),
-        undecided.cpu().numpy(),
-        bounds["linear"].ambiguous.any(1).cpu().numpy(),
+        sampled=np.array(sampled),
+        linear=array(bounds["linear"]),
+        recurjac=array(bounds["recurjac"]),
+        ibp=array(bounds["ibp"]),
+        product=np.full(len(lower), float(global_product_bound(network).max())),
+        unsound=array(unsound),
+        linear_loose=array(loose["linear"]),
+        recurjac_loose=array(loose["recurjac"]),
+        undecided=undecided.cpu().numpy(),
+        ambiguous=bounds["linear"].ambiguous.any(1).cpu().numpy(),
     )
 
 

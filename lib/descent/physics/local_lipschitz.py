@@ -192,9 +192,7 @@ def worst_undecided(
 ) -> tuple[int, int] | None:
     """Choose the undecided neuron with the largest :func:`area_score`, as (layer, neuron)."""
     best, chosen = -torch.inf, None
-    for i, (score, state) in enumerate(
-        zip(area_score(network, notes), notes.states, strict=True)
-    ):
+    for i, (score, state) in enumerate(zip(area_score(network, notes), notes.states, strict=True)):
         masked = torch.where(state == UNDECIDED, score, -torch.inf)
         value, neuron = masked.max(0)
         if float(value) > best:

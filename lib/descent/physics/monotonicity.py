@@ -22,9 +22,7 @@ __all__ = ["DECREASING", "INCREASING", "UNKNOWN", "certify", "derivative_bounds"
 DECREASING, UNKNOWN, INCREASING = -1, 0, 1
 
 
-def feature_boxes(
-    points: Tensor, low: float = 0.0, high: float = 1.0
-) -> tuple[Tensor, Tensor]:
+def feature_boxes(points: Tensor, low: float = 0.0, high: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return for each point and feature the box in which only that feature is free.
 
     Args:

@@ -58,10 +58,8 @@ def _walk(
                 continue
             if low[r] < 0 < high[r]:
                 total += a * (high[r] if a > 0 else low[r])
-            elif state == ACTIVE:
-                kept[r] = a
-            # undecided, sign known: the worst of 0 and the gradient itself
-            elif (a > 0) == (low[r] >= 0):
+            # active: the gradient itself; undecided with known sign: the worst of 0 and the gradient
+            elif state == ACTIVE or (a > 0) == (low[r] >= 0):
                 kept[r] = a
         if k == len(states) - 1:
             return total + float(kept @ last)

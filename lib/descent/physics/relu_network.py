@@ -277,7 +277,7 @@ class ReluNetwork:
 
     def preactivations(self, x: Tensor) -> list[Tensor]:
         """Return :math:`z_1,\\dots,z_n` at ``x``, shapes ``(..., n_i)``; the last is the output."""
-        values = []
+        values: list[Tensor] = []
         for layer in self.layers:
             values.append(layer.apply(values[-1].relu() if values else x) + layer.bias)
         return values

@@ -11,10 +11,7 @@ def by_slope(function, slope):
     """Bound a function of that Lipschitz constant on intervals by its value in the middle."""
 
     def evaluate(intervals):
-        return [
-            (function((a + b) / 2) + slope * (b - a) / 2, None)
-            for a, b in intervals
-        ]
+        return [(function((a + b) / 2) + slope * (b - a) / 2, None) for a, b in intervals]
 
     def halve(interval, notes):
         a, b = interval

@@ -80,7 +80,9 @@ def test_methods_differ_where_they_should():
     low, high = scalar(-2.0, 1.0)
     undecided, active = torch.tensor([2]), torch.tensor([1])
     linear = product_lines(undecided, low, high, "linear")
-    torch.testing.assert_close(torch.stack(linear)[:, 0], torch.tensor([1, 2, 2, -2]) / 3.0 + 0.0 * low)
+    torch.testing.assert_close(
+        torch.stack(linear)[:, 0], torch.tensor([1, 2, 2, -2]) / 3.0 + 0.0 * low
+    )
     assert [float(v) for v in product_lines(active, low, high, "linear")] == [1, 0, 1, 0]
     assert [float(v) for v in product_lines(active, low, high, "recurjac")] == [0, 1, 0, -2]
     assert [float(v) for v in product_lines(undecided, high, high, "recurjac")] == [1, 0, 0, 0]

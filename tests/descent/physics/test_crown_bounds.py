@@ -30,7 +30,9 @@ def test_the_first_layer_is_exact_and_a_point_gives_its_value():
     (_, high), *_ = crown_preactivation_bounds(network, lower, upper)
     torch.testing.assert_close(high[0], (w * corner).sum(1) + b)
     for z, (low, high) in zip(
-        network.preactivations(lower), crown_preactivation_bounds(network, lower, lower), strict=False
+        network.preactivations(lower),
+        crown_preactivation_bounds(network, lower, lower),
+        strict=False,
     ):
         torch.testing.assert_close(low, z)
         torch.testing.assert_close(high, z)

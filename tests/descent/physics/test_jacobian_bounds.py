@@ -58,7 +58,9 @@ def test_constant_lines_are_recurjac(seed, radius, depth):
             [s[0].numpy() for s in states],
             np.eye(2)[k],
         )
-        for (low, high), mine in zip(loop, ((found.lower, found.upper), *found.hidden), strict=True):
+        for (low, high), mine in zip(
+            loop, ((found.lower, found.upper), *found.hidden), strict=True
+        ):
             np.testing.assert_allclose(mine[0][0, k], low, rtol=1e-10, atol=1e-12)
             np.testing.assert_allclose(mine[1][0, k], high, rtol=1e-10, atol=1e-12)
 
@@ -109,7 +111,9 @@ def test_convolutions_give_the_bounds_of_their_matrices():
         return Convolution.of_channels(weight, bias, (channels, edge, edge))
 
     first, second = layer(2, 1, 6), layer(3, 2, 4)
-    last = Dense(torch.randn(4, 12, generator=generator, dtype=torch.float64), torch.zeros(4).double())
+    last = Dense(
+        torch.randn(4, 12, generator=generator, dtype=torch.float64), torch.zeros(4).double()
+    )
     network = ReluNetwork((first, second, last))
     dense = ReluNetwork(
         tuple(Dense(m.rows(torch.arange(m.out_size)), m.bias) for m in network.layers)

@@ -128,13 +128,15 @@ def test_outputs_are_searched_in_turn():
 
 
 def test_the_global_bound_is_the_product_of_norms():
-    network, lower, upper, _ = drawn(0, (3, 7, 2))
+    network, lower, _, _ = drawn(0, (3, 7, 2))
     w1, w2 = (layer.weight.abs().sum(1) for layer in network.layers)
     torch.testing.assert_close(global_product_bound(network), w2 * w1.max())
     torch.testing.assert_close(
         global_product_bound(network, torch.eye(2, dtype=torch.float64)), w2 * w1.max()
     )
-    assert (jacobian_bounds(network, box_states(network, lower, lower)).norm[0] <= w2 * w1.max()).all()
+    assert (
+        jacobian_bounds(network, box_states(network, lower, lower)).norm[0] <= w2 * w1.max()
+    ).all()
 
 
 def test_samples_are_in_the_box_and_half_are_corners():
@@ -149,7 +151,9 @@ def test_samples_are_in_the_box_and_half_are_corners():
 
 def test_gradient_norms_do_not_depend_on_how_points_are_cut():
     network, lower, _, _ = drawn(3, boxes=50)
-    torch.testing.assert_close(gradient_norms(network, lower), gradient_norms(network, lower, limit=1))
+    torch.testing.assert_close(
+        gradient_norms(network, lower), gradient_norms(network, lower, limit=1)
+    )
 
 
 def test_ascent_finds_what_random_points_miss():
