@@ -83,7 +83,11 @@ def against_auto_lirpa(repeats: int) -> None:
         bounded = BoundedModule(Norm(model), (BoundedTensor(x), units[:, :1]))
         box = BoundedTensor(x, PerturbationLpNorm(norm=np.inf, eps=0.1))
 
-        def theirs(bounded: BoundedModule = bounded, box: BoundedTensor = box) -> torch.Tensor:
+        def theirs(
+            bounded: BoundedModule = bounded,
+            box: BoundedTensor = box,
+            units: torch.Tensor = units,
+        ) -> torch.Tensor:
             found = [
                 bounded.compute_jacobian_bounds(
                     (box, units[:, k : k + 1]), optimize=False, bound_lower=False

@@ -6,6 +6,7 @@ training (Adam, learning rate 1e-3, 10 epochs, batches of 256).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,7 +82,7 @@ def random_network(
         A dense network in float64.
     """
     layers = []
-    for n, m in zip(sizes, sizes[1:], strict=False):
+    for n, m in itertools.pairwise(sizes):
         weight = torch.randn(m, n, generator=generator, dtype=torch.float64) * (2 / n) ** 0.5
         bias = torch.randn(m, generator=generator, dtype=torch.float64) * 0.3
         layers.append(Dense(weight.to(device), bias.to(device)))
@@ -119,7 +120,7 @@ def train_replicates(
     device, (replicates, samples) = points.device, labels.shape
     sizes = [points.shape[2], *widths]
     parameters = []
-    for n, m in zip(sizes, sizes[1:], strict=False):
+    for n, m in itertools.pairwise(sizes):
         for shape in ((replicates, n, m), (replicates, 1, m)):
             draw = torch.rand(*shape, generator=generator) * 2 - 1
             parameters.append((draw / n**0.5).to(device).requires_grad_())

@@ -22,7 +22,7 @@ from torch import Tensor
 from descent.physics.branch_and_bound import BranchAndBoundResult, branch_and_bound
 from descent.physics.clarke_relaxations import UNDECIDED, clarke_states
 from descent.physics.crown_bounds import crown_preactivation_bounds
-from descent.physics.jacobian_bounds import JacobianBounds, jacobian_bounds
+from descent.physics.jacobian_bounds import jacobian_bounds
 from descent.physics.relu_network import ReluNetwork
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "local_lipschitz",
     "split_inputs",
     "split_relus",
+    "worst_undecided",
 ]
 
 
@@ -190,7 +191,16 @@ Chooser = Callable[[ReluNetwork, SplitNotes, Splits], tuple[int, int] | None]
 def worst_undecided(
     network: ReluNetwork, notes: SplitNotes, splits: Splits
 ) -> tuple[int, int] | None:
-    """Choose the undecided neuron with the largest :func:`area_score`, as (layer, neuron)."""
+    """Choose the undecided neuron with the largest :func:`area_score`.
+
+    Args:
+        network: the network.
+        notes: of the domain.
+        splits: the decisions already taken, which the states reflect.
+
+    Returns:
+        Hidden layer and neuron, counted from 0, or ``None`` if none is undecided.
+    """
     best, chosen = -torch.inf, None
     for i, (score, state) in enumerate(zip(area_score(network, notes), notes.states, strict=True)):
         masked = torch.where(state == UNDECIDED, score, -torch.inf)
