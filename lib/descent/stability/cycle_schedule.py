@@ -23,7 +23,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = [
@@ -216,7 +215,9 @@ class CycleLR(LRScheduler):
         ValueError: on a ``step()`` beyond the update after the last one, as ``OneCycleLR`` does.
     """
 
-    def __init__(self, optimizer: Optimizer, schedule: CycleSchedule, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, schedule: CycleSchedule, last_epoch: int = -1
+    ) -> None:
         self.schedule = schedule
         super().__init__(optimizer, last_epoch)
 

@@ -71,7 +71,7 @@ def power_law_quadratic(
 
 
 class BranchingRun:
-    r"""AdamW on a quadratic with gradient noise, under a :class:`CycleLR`, that can be saved and branched.
+    r"""AdamW on a quadratic with gradient noise, under a :class:`~descent.stability.cycle_schedule.CycleLR`, that can be saved and branched.
 
     The noise of step t depends on t and the seed alone, so that runs under different schedules see the same.
 
