@@ -35,6 +35,7 @@ __all__ = [
     "SpikedRun",
     "descent_direction",
     "exact_radius_of_set",
+    "linear_loss_ratios",
     "onset",
     "random_directions",
     "rank_auc",
@@ -114,6 +115,23 @@ def responses_along(
         if test is not None:
             right.append(accuracies(copies.logits(test[0], point), test[1]))
     return Responses(torch.stack(ratios).double(), torch.stack(right) if right else None)
+
+
+def linear_loss_ratios(logits: Tensor, slopes: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    """Return the loss over its start along lines with linear logits; exact for linear classifiers.
+
+    Args:
+        logits: shape ``(copies, samples, n)``.
+        slopes: shape ``(copies, samples, n)``.
+        lengths: shape ``(points, copies)``.
+        labels: shape ``(copies, samples)``.
+
+    Returns:
+        Float64, shape ``(points, copies)``.
+    """
+    base = cross_entropies(logits, labels)
+    losses = [cross_entropies(logits + t[:, None, None] * slopes, labels) for t in lengths]
+    return (torch.stack(losses) / base).double()
 
 
 def temperature_onsets(

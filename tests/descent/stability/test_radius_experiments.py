@@ -25,6 +25,7 @@ from descent.stability.partition_zeros import nearest_zero
 from descent.stability.radius_experiments import (
     descent_direction,
     exact_radius_of_set,
+    linear_loss_ratios,
     onset,
     random_directions,
     rank_auc,
@@ -197,6 +198,8 @@ def test_a_linear_network_has_straight_lines_and_descent_descends():
     )
     torch.testing.assert_close(found.accuracy[1], accuracies(z + 2 * a, y))
     assert bool((found.loss_ratio[0] < 1).all())
+    straight = linear_loss_ratios(z, a, torch.tensor([[0.1] * 3, [2.0] * 3]), y)
+    torch.testing.assert_close(found.loss_ratio, straight, rtol=1e-4, atol=1e-5)
 
 
 def test_temperature_of_the_slopes_scales_the_bound():
