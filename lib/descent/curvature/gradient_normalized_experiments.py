@@ -51,7 +51,7 @@ def minimise(
         kind: ``"exact"``, ``"gauss_newton"``, ``"fisher"`` (rank one for powers of residuals) or ``"none"``.
         metric: in place of that of the instance.
         shift: adds this multiple of the metric to the matrix, a constant error.
-        options: of :func:`gradient_normalized_newton`.
+        options: of :func:`~descent.curvature.gradient_normalized_newton.gradient_normalized_newton`.
 
     Returns:
         The run.

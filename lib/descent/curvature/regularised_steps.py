@@ -4,14 +4,14 @@ A *probe* is one value of :math:`\lambda`. Each class prepares what it can once 
 ``step`` answers a probe with the step, or with ``None`` where :math:`H+\lambda B` is not positive
 definite: a reason to reject the probe, not an error.
 
-==============================  ======================  =================
-class                           once per iterate        per probe
-==============================  ======================  =================
-:class:`CholeskySteps`          nothing                 a factorisation, :math:`\frac16n^3`
-:class:`EigenSteps`             an eigendecomposition   :math:`2n^2`
-:class:`RankOneSteps`           two solves with B       :math:`n`
-:class:`ConjugateGradientSteps` nothing                 a product with H per inner step
-==============================  ======================  =================
+================================  ======================  ==================================
+class                             once per iterate        per probe
+================================  ======================  ==================================
+:class:`CholeskySteps`            nothing                 a factorisation, :math:`\frac16n^3`
+:class:`EigenSteps`               an eigendecomposition   :math:`2n^2`
+:class:`RankOneSteps`             two solves with B       :math:`n`
+:class:`ConjugateGradientSteps`   nothing                 a product with H per inner step
+================================  ======================  ==================================
 
 Source: Semenov, Jaggi and Doikov (ICLR 2026), Algorithm 1, and the authors' code (Cholesky and
 Sherman-Morrison). Eigendecomposition and conjugate gradients are additions of this project.

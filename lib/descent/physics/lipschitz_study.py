@@ -209,9 +209,9 @@ def enumeration_counts(
         largest: the largest number of undecided neurons that is enumerated.
 
     Returns:
-        Of the first case with 1, 2, ... undecided neurons (where there is one): ``undecided``, linear programs
-        of the enumeration (``programs``) and of the pruned search (``pruned``), and the patterns that occur
-        (``occurring``).
+        One entry for the first case with each number of undecided neurons, where there is one. It holds
+        ``undecided``, the linear programs of the enumeration (``programs``) and of the pruned search (``pruned``),
+        and the patterns that occur (``occurring``).
     """
     found: dict[int, dict[str, int]] = {}
     for network, lower, upper in cases:
