@@ -105,6 +105,10 @@ def test_every_page_loads_offline_without_complaint(visit, name):
     page.wait_for_timeout(300)
     assert page.complaints == []
     assert page.locator("article.bd-article h1").count() == 1
+    # images far down the page load when they are scrolled to
+    page.evaluate(
+        "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))"
+    )
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
 
 
