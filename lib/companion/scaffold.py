@@ -48,7 +48,11 @@ def scaffold(project: Project, slug: str) -> list[Path]:
     if not package.exists():
         title = next(p["title"] for p in project.catalogue["parts"] if p["name"] == files.part)
         package.write_text(f'"""Methods of the part {title}."""\n', encoding="utf-8")
-        written.append(package)
+        reference = project.root / "book" / "api" / f"{files.part}.md"
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        name = f"descent.{files.part}"
+        reference.write_text(f"# `{name}`\n\n```{{api-reference}} {name}\n```\n", encoding="utf-8")
+        written += [package, reference]
     _add_to_contents(project, files)
     return [*written, project.root / "_toc.yml"]
 
@@ -72,6 +76,10 @@ def _add_to_contents(project: Project, files: ChapterFiles) -> None:
         toc["parts"].insert(following[0] if following else len(toc["parts"]), part)
     part["chapters"].append({"file": f"notebooks/{files.part}/{files.slug}"})
     part["chapters"].sort(key=lambda c: order.index(Path(c["file"]).name))
+    page = {"file": f"book/api/{files.part}"}
+    for chapter in (c for p in toc["parts"] for c in p["chapters"]):
+        if chapter["file"] == "book/api/descent" and page not in chapter["sections"]:
+            chapter["sections"].append(page)
     path.write_text(yaml.safe_dump(toc, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

@@ -129,16 +129,16 @@ class ExecutionStatus(Generated):
 
 
 class ApiReference(SphinxDirective):
-    """The public modules of a package, documented from their docstrings."""
+    """The public modules of a package such as ``descent.stability``, documented from their docstrings."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        package = self.arguments[0]
-        folder = Path(self.env.app.srcdir) / "lib" / package
+        library = Path(self.env.app.srcdir) / "lib"
+        folder = library.joinpath(*self.arguments[0].split("."))
         container = nodes.container(classes=["api-reference"])
         for path in sorted(folder.rglob("*.py")):
-            parts = path.relative_to(folder.parent).with_suffix("").parts
+            parts = path.relative_to(library).with_suffix("").parts
             if path.name.startswith("_"):
                 continue
             self.env.note_dependency(str(path))

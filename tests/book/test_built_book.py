@@ -119,12 +119,8 @@ def test_no_page_overflows_a_phone(visit, name):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-# both API pages are generated alike; the one of the methods, ten times as long, would take minutes
-AXE = [name for name in ALL if name != "book/api/descent.html"]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", AXE)
+@pytest.mark.parametrize("name", ALL)
 def test_contrast_and_alternative_texts(visit, name, theme):
     page = visit(name, theme=theme)
     assert page.evaluate("document.documentElement.dataset.theme") == theme

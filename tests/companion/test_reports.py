@@ -113,3 +113,11 @@ def test_the_table_of_contents_lists_each_written_chapter_once(project):
     assert len(listed_files) == len(set(listed_files))
     written = [f"notebooks/{f.part}/{f.slug}" for f in project.chapters()]
     assert [f for f in listed_files if f.startswith("notebooks/")] == written
+
+
+def test_every_package_of_the_library_has_its_api_page(project):
+    toc = yaml.safe_load((project.root / "_toc.yml").read_text())
+    chapters = [c for part in toc["parts"] for c in part["chapters"]]
+    pages = next(c["sections"] for c in chapters if c["file"] == "book/api/descent")
+    packages = {p.parent.name for p in (project.root / "lib" / "descent").glob("*/__init__.py")}
+    assert {page["file"] for page in pages} == {f"book/api/{name}" for name in packages}

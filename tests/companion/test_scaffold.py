@@ -37,3 +37,18 @@ def test_existing_files_are_never_touched(make_project):
     method.write_text('"""Mine."""\n')
     assert project.companion("new", "alpha").returncode == 0
     assert method.read_text() == '"""Mine."""\n'
+
+
+def test_the_first_chapter_of_a_part_brings_its_api_page(make_project):
+    project = make_project()
+    toc = project.root / "_toc.yml"
+    toc.write_text(
+        toc.read_text()
+        + "- caption: Reference\n  chapters:\n  - file: book/api/descent\n    sections: []\n"
+    )
+    for slug in ("beta", "gamma"):
+        assert project.companion("new", slug).returncode == 0
+    page = project.root / "book" / "api" / "curvature.md"
+    assert "{api-reference} descent.curvature" in page.read_text()
+    reference = yaml.safe_load(toc.read_text())["parts"][-1]["chapters"]
+    assert reference == [{"file": "book/api/descent", "sections": [{"file": "book/api/curvature"}]}]
