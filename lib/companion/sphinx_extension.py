@@ -129,7 +129,7 @@ class ExecutionStatus(Generated):
 
 
 class ApiReference(SphinxDirective):
-    """The public modules of a package such as ``descent.stability``, documented from their docstrings."""
+    """The public modules of a package such as ``descent.stability``, without those of its own packages."""
 
     required_arguments = 1
 
@@ -137,7 +137,7 @@ class ApiReference(SphinxDirective):
         library = Path(self.env.app.srcdir) / "lib"
         folder = library.joinpath(*self.arguments[0].split("."))
         container = nodes.container(classes=["api-reference"])
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(folder.glob("*.py")):
             parts = path.relative_to(library).with_suffix("").parts
             if path.name.startswith("_"):
                 continue

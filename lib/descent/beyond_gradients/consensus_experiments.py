@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity
 from descent.beyond_gradients.consensus import (
     Objective,
     cbo_step,
+    consensus_based_optimization,
     consensus_point,
     effective_sample_size,
     hop,
@@ -29,7 +30,6 @@ __all__ = [
     "hop_alignment",
     "hop_samples",
     "sample_size_along_path",
-    "wilson_interval",
 ]
 
 
@@ -241,32 +241,32 @@ def cosines_along_run(
         ``"offset"`` of :math:`x_k-\bar X_k` with :math:`-\operatorname{Cov}(X_k)\nabla E(\bar X_k)`;
         ``"preconditioned"`` of :math:`x_{k+1}-x_k` with :math:`-\operatorname{Cov}(X_k)\nabla E(x_k)`.
     """
-    found: dict[str, list[Tensor]] = {"move": [], "offset": [], "preconditioned": []}
-    previous: tuple[Tensor, Tensor] | None = None
-    for _ in range(steps + 1):
-        mean = particles.mean(-2)
-        centred = particles - mean.unsqueeze(-2)
-        covariance = centred.mT @ centred / particles.shape[-2]
-        particles, consensus = cbo_step(
-            particles,
-            objective,
-            lam=lam,
-            sigma=sigma,
-            dt=dt,
-            alpha=alpha,
-            generator=generator,
-        )
-        if previous is not None:
-            before, precondition = previous
-            slope = -gradient(before)
-            move = consensus - before
-            found["move"].append(cosine_similarity(move, slope, dim=-1))
-            bent = (precondition @ slope.unsqueeze(-1)).squeeze(-1)
-            found["preconditioned"].append(cosine_similarity(move, bent, dim=-1))
-        bent = (covariance @ -gradient(mean).unsqueeze(-1)).squeeze(-1)
-        found["offset"].append(cosine_similarity(consensus - mean, bent, dim=-1))
-        previous = consensus, covariance
-    return {name: torch.stack(values[:steps]) for name, values in found.items()}
+    run = consensus_based_optimization(
+        particles,
+        objective,
+        steps=steps + 1,
+        lam=lam,
+        sigma=sigma,
+        dt=dt,
+        alpha=alpha,
+        generator=generator,
+        keep_clouds_every=1,
+    )
+    clouds, consensus = torch.stack(run.clouds), run.path
+    mean = clouds.mean(-2)
+    centred = clouds - mean.unsqueeze(-2)
+    covariance = (centred.mT @ centred / particles.shape[-2])[:-1]
+
+    def preconditioned(vectors: Tensor) -> Tensor:
+        return (covariance @ vectors.unsqueeze(-1)).squeeze(-1)
+
+    move, slope = consensus.diff(dim=0), -gradient(consensus[:-1])
+    offset, slope_at_mean = (consensus - mean)[:-1], -gradient(mean[:-1])
+    return {
+        "move": cosine_similarity(move, slope, dim=-1),
+        "offset": cosine_similarity(offset, preconditioned(slope_at_mean), dim=-1),
+        "preconditioned": cosine_similarity(move, preconditioned(slope), dim=-1),
+    }
 
 
 def sample_size_along_path(objective: Objective, clouds: Sequence[Tensor], alpha: float) -> Tensor:
@@ -281,24 +281,3 @@ def sample_size_along_path(objective: Objective, clouds: Sequence[Tensor], alpha
         Shape ``(len(clouds), R)``.
     """
     return torch.stack([effective_sample_size(objective(cloud), alpha) for cloud in clouds])
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson interval of a success probability (95 % with the default ``z``).
-
-    Args:
-        successes: from 0 to ``trials``.
-        trials: at least 1.
-        z: normal quantile.
-
-    Raises:
-        ValueError: for numbers outside these ranges.
-    """
-    if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(f"need 0 <= successes <= trials, trials >= 1; got {successes}, {trials}")
-    share, extra = successes / trials, z * z / trials
-    centre = (share + extra / 2) / (1 + extra)
-    half = z / (1 + extra) * (share * (1 - share) / trials + extra / (4 * trials)) ** 0.5
-    # at 0 and at all successes the formula is exact, round-off is not
-    low = 0.0 if successes == 0 else centre - half
-    return low, 1.0 if successes == trials else centre + half

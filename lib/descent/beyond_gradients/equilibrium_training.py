@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from descent.adam import AdamDirection
 from descent.beyond_gradients.equilibrium_errors import (
     adjoint_error,
     parameter_gradient,
@@ -182,7 +183,7 @@ def train(
         )
         if place.start < place.stop
     ]
-    adam = _Adam(parameters, learning_rate)
+    adam = AdamDirection()
     orders, probes = streams("batches"), [streams("probes")[:count] for count in counts]
     mask = network.wiring.mask().to(device)
     one_hot = torch.nn.functional.one_hot(data.train_labels).to(data.train_inputs)
@@ -216,7 +217,8 @@ def train(
                             generators,
                         )
                         gradient["recurrent"][place] += arm.coefficient * pull * mask
-                adam.step(gradient)
+                for name, direction in adam(gradient).items():
+                    parameters[name].sub_(direction, alpha=learning_rate)
     epochs_measured = tuple(epoch for epoch, _ in records)
     accuracy, index, asymmetry, cosine = (
         torch.stack(column) for column in zip(*(m for _, m in records), strict=True)
@@ -233,29 +235,6 @@ def train(
         for (name, _), place in zip(ordered, places, strict=True)
     }
     return {name: histories[name] for name in arms}
-
-
-class _Adam:
-    """Adam with its usual constants, in place, on gradients that are handed over.
-
-    Written out because the first optimiser of ``torch.optim`` in a process imports the compiler, which takes
-    longer than training an arm; the tests compare the two.
-    """
-
-    def __init__(self, parameters: Mapping[str, Tensor], learning_rate: float) -> None:
-        self.parameters, self.learning_rate, self.steps = parameters, learning_rate, 0
-        self.first = {k: torch.zeros_like(v) for k, v in parameters.items()}
-        self.second = {k: torch.zeros_like(v) for k, v in parameters.items()}
-
-    def step(self, gradient: Mapping[str, Tensor]) -> None:
-        self.steps += 1
-        size = self.learning_rate / (1 - 0.9**self.steps)
-        correction = (1 - 0.999**self.steps) ** 0.5
-        for name, parameter in self.parameters.items():
-            g, m, v = gradient[name], self.first[name], self.second[name]
-            m.lerp_(g, 0.1)
-            v.mul_(0.999).addcmul_(g, g, value=0.001)
-            parameter.addcdiv_(m, (v.sqrt() / correction).add_(1e-8), value=-size)
 
 
 def _penalty_gradient(

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from descent.adam import AdamDirection
+
 __all__ = [
     "BatchedAdamW",
     "DecoderShape",
@@ -169,10 +171,7 @@ class BatchedAdamW:
         weight_decay: float = 0.1,
     ) -> None:
         self.parameters = dict(parameters)
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        self.steps = 0
-        self.first = {k: torch.zeros_like(p) for k, p in self.parameters.items()}
-        self.second = {k: torch.zeros_like(p) for k, p in self.parameters.items()}
+        self.weight_decay, self.direction = weight_decay, AdamDirection(betas, eps)
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], rates: Tensor) -> None:
@@ -182,17 +181,10 @@ class BatchedAdamW:
             gradients: by name.
             rates: learning rates, shape ``(C,)``.
         """
-        self.steps += 1
-        beta1, beta2 = self.betas
-        correction1, correction2 = 1 - beta1**self.steps, 1 - beta2**self.steps
-        for name, parameter in self.parameters.items():
-            gradient = gradients[name]
+        for name, direction in self.direction(gradients).items():
+            parameter = self.parameters[name]
             rate = rates.view(-1, *[1] * (parameter.ndim - 1)).to(parameter)
-            self.first[name].lerp_(gradient, 1 - beta1)
-            self.second[name].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            root = (self.second[name] / correction2).sqrt_().add_(self.eps)
-            parameter.mul_(1 - rate * self.weight_decay)
-            parameter.sub_(self.first[name].div(root).mul_(rate / correction1))
+            parameter.mul_(1 - rate * self.weight_decay).sub_(direction.mul_(rate))
 
     def select(self, rows: Tensor) -> None:
         """Go on with some of the copies, repeated or left out as ``rows`` says, moments included.
@@ -201,5 +193,4 @@ class BatchedAdamW:
             rows: indices of copies.
         """
         self.parameters = {k: p.detach()[rows] for k, p in self.parameters.items()}
-        self.first = {k: m[rows] for k, m in self.first.items()}
-        self.second = {k: m[rows] for k, m in self.second.items()}
+        self.direction.select(rows)

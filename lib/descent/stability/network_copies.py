@@ -16,7 +16,6 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 __all__ = [
-    "AdamDirection",
     "NetworkCopies",
     "accuracies",
     "cross_entropies",
@@ -197,7 +196,7 @@ class NetworkCopies:
             inputs: shape ``(copies, samples, ...)``.
             labels: shape ``(copies, samples)``.
             batches: indices, shape ``(copies, steps, batch)``.
-            direction: maps gradients to the direction; the identity is SGD, :class:`AdamDirection` Adam.
+            direction: maps gradients to the direction; the identity is SGD, :class:`~descent.adam.AdamDirection` Adam.
             learning_rate: common to all copies.
             temperature: divides the logits; a number, or one per copy.
         """
@@ -208,29 +207,3 @@ class NetworkCopies:
                 inputs[rows, index], labels[rows, index], temperature, training=True
             )
             self.add({k: -learning_rate * d for k, d in direction(gradient).items()})
-
-
-class AdamDirection:
-    r"""Adam's direction :math:`\hat m/(\sqrt{\hat v}+\epsilon)` before any learning rate.
-
-    Args:
-        betas: decay of the first and second moment.
-        eps: added to the root of the second.
-    """
-
-    def __init__(self, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
-        self.betas, self.eps, self.steps = betas, eps, 0
-        self.first: State = {}
-        self.second: State = {}
-
-    def __call__(self, gradient: State) -> State:
-        """Update the moments and return the direction."""
-        self.steps += 1
-        (b1, b2), result = self.betas, {}
-        for name, g in gradient.items():
-            m = self.first.setdefault(name, torch.zeros_like(g)).lerp_(g, 1 - b1)
-            v = self.second.setdefault(name, torch.zeros_like(g)).mul_(b2)
-            v.addcmul_(g, g, value=1 - b2)
-            root = (v / (1 - b2**self.steps)).sqrt_().add_(self.eps)
-            result[name] = m / (1 - b1**self.steps) / root
-        return result

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from descent.adam import AdamDirection
 from descent.stability.network_copies import (
-    AdamDirection,
     NetworkCopies,
     State,
     accuracies,
@@ -38,7 +38,6 @@ __all__ = [
     "linear_loss_ratios",
     "onset",
     "random_directions",
-    "rank_auc",
     "responses_along",
     "spiked_training",
     "temperature_onsets",
@@ -210,25 +209,6 @@ def onset(grid: Tensor, values: Tensor, threshold: float) -> Tensor:
     part = torch.where(first == 0, torch.ones_like(part), part.nan_to_num(1.0))
     x0, x1 = pick(grid, before).log(), pick(grid, first).log()
     return torch.where(above.any(0), (x0 + part * (x1 - x0)).exp(), torch.inf)
-
-
-def rank_auc(score: Tensor, positive: Tensor) -> float:
-    """Return the probability that a random positive scores higher than a random negative.
-
-    Args:
-        score: shape ``(samples,)``; ties count one half.
-        positive: booleans, of both kinds.
-
-    Returns:
-        From 0 to 1.
-
-    Raises:
-        ValueError: if one kind is missing.
-    """
-    if bool(positive.all()) or not bool(positive.any()):
-        raise ValueError("rank_auc needs positive and negative samples")
-    difference = score[positive][:, None] - score[~positive][None, :]
-    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
 
 
 def train_by_rates(

@@ -1,6 +1,5 @@
 """The arms of the experiments do what they say: sabotage that is sabotage, cosines that are cosines."""
 
-import pytest
 import torch
 
 from descent.beyond_gradients.consensus import consensus_point
@@ -13,7 +12,6 @@ from descent.beyond_gradients.consensus_experiments import (
     hop_alignment,
     hop_samples,
     sample_size_along_path,
-    wilson_interval,
 )
 from descent.beyond_gradients.landscapes import quadratic, rastrigin
 
@@ -121,21 +119,3 @@ def test_shapes_of_clouds_and_sample_sizes():
     torch.testing.assert_close(sizes, torch.full((2, 4), 7.0, dtype=torch.float64))
     centre = consensus_point(rastrigin(cloud), gaussian_cloud(draw(4, 2), 0.0, 7), 0.0)
     torch.testing.assert_close(centre, draw(4, 2))
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(50, 50, 0.92865, 1.0), (0, 50, 0.0, 0.07135), (8, 10, 0.49016, 0.94331)],
-)
-def test_wilson_intervals(successes, trials, low, high):
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-5)
-
-
-def test_wilson_is_that_of_scipy():
-    from scipy.stats import binomtest
-
-    for k in (0, 3, 17, 20):
-        peer = binomtest(k, 20).proportion_ci(0.95, "wilson")
-        assert wilson_interval(k, 20) == pytest.approx((peer.low, peer.high), abs=1e-6)
-    with pytest.raises(ValueError, match="got 3, 2"):
-        wilson_interval(3, 2)

@@ -11,7 +11,7 @@ from descent.beyond_gradients.equilibrium_experiments import (
     relative_error,
     small_problems,
 )
-from descent.beyond_gradients.equilibrium_training import Arm, Digits, _Adam, train
+from descent.beyond_gradients.equilibrium_training import Arm, Digits, train
 from descent.beyond_gradients.fixed_point_network import chain, feed_forward
 
 
@@ -110,17 +110,6 @@ def test_homeostasis_removes_the_antisymmetric_part_and_the_other_penalty_the_sy
     runs = train(kinds, toy_data(), streams(2), epochs=30, batch=20, learning_rate=1e-2)
     assert (runs["homeostasis"].index[-1] > 0.9).all()
     assert (runs["symmetric part"].index[-1] < runs["symmetric part"].index[0]).all()
-
-
-def test_adam_is_that_of_torch():
-    ours = {"w": torch.randn(4, 3, generator=generators(1)[0], dtype=torch.float64)}
-    theirs = torch.nn.Parameter(ours["w"].clone())
-    adam, reference = _Adam(ours, 1e-2), torch.optim.Adam([theirs], lr=1e-2)
-    for k in range(20):
-        theirs.grad = torch.randn(4, 3, generator=generators(1, k)[0], dtype=torch.float64)
-        reference.step()
-        adam.step({"w": theirs.grad})
-    torch.testing.assert_close(ours["w"], theirs.detach())
 
 
 def test_wrong_arms_are_told():

@@ -97,9 +97,9 @@ def test_selected_copies_carry_their_moments():
     optimiser = BatchedAdamW({"w": torch.ones(2, 3)})
     optimiser.step({"w": torch.tensor([[1.0] * 3, [2.0] * 3])}, torch.tensor([0.1, 0.1]))
     optimiser.select(torch.tensor([1, 1, 0]))
-    assert optimiser.first["w"].shape == (3, 3)
-    assert torch.equal(optimiser.first["w"][0], optimiser.first["w"][1])
-    assert optimiser.first["w"][2, 0] < optimiser.first["w"][0, 0]
+    assert optimiser.direction.first["w"].shape == (3, 3)
+    assert torch.equal(optimiser.direction.first["w"][0], optimiser.direction.first["w"][1])
+    assert optimiser.direction.first["w"][2, 0] < optimiser.direction.first["w"][0, 0]
 
 
 def run(schedules, keep):

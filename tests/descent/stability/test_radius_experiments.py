@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from descent.adam import AdamDirection
 from descent.stability.digit_classifiers import (
     ARCHITECTURES,
     build,
@@ -14,7 +15,6 @@ from descent.stability.digit_classifiers import (
     stratified_split,
 )
 from descent.stability.network_copies import (
-    AdamDirection,
     NetworkCopies,
     accuracies,
     cross_entropies,
@@ -28,7 +28,6 @@ from descent.stability.radius_experiments import (
     linear_loss_ratios,
     onset,
     random_directions,
-    rank_auc,
     responses_along,
     spiked_training,
     temperature_onsets,
@@ -227,14 +226,6 @@ def test_onset_interpolates_and_tells_never_from_at_once():
         [10**1.5, math.inf, math.inf]
     )
     assert onset(grid, values, 3.0).tolist()[1] == 1.0
-
-
-def test_auc_is_one_half_for_ties_and_one_for_order():
-    positive = torch.tensor([True, False, True, False])
-    assert rank_auc(torch.ones(4), positive) == 0.5
-    assert rank_auc(torch.tensor([4.0, 1.0, 3.0, 2.0]), positive) == 1.0
-    with pytest.raises(ValueError, match="positive and negative"):
-        rank_auc(torch.ones(2), torch.tensor([True, True]))
 
 
 def test_spiked_training_without_limit_is_torch_adam_and_the_controller_keeps_its_word():
