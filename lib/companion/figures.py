@@ -53,16 +53,14 @@ class DisplayedFigure:
         entry = self.entry
         picture = base64.b64encode(self.png).decode("ascii")
         numbers = base64.b64encode(self.csv_text.encode("utf-8")).decode("ascii")
-        source = (
-            f" Regenerates {html.escape(entry.regenerates)} of the paper."
-            if entry.regenerates
-            else ""
-        )
+        source = f" Regenerates: {html.escape(entry.regenerates)}." if entry.regenerates else ""
+        title = html.escape(entry.title)
+        stop = "" if title.endswith(("?", "!")) else "."
         return (
             f'<figure class="companion-figure" id="{self.slug}-{entry.id}">'
             f'<img data-figure="{entry.id}" alt="{html.escape(entry.alt)}" '
             f'src="data:image/png;base64,{picture}">'
-            f"<figcaption><strong>{entry.id}. {html.escape(entry.title)}.</strong> "
+            f"<figcaption><strong>{entry.id}. {title}{stop}</strong> "
             f"{html.escape(entry.caption)}{source} "
             f'<a class="figure-data" download="{self.slug}-{entry.id}.csv" '
             f'href="data:text/csv;base64,{numbers}">Data of {entry.id} (CSV)</a></figcaption></figure>'

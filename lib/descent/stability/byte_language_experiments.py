@@ -21,7 +21,7 @@ from descent.stability.byte_language_model import (
     initial_decoder,
     token_losses,
 )
-from descent.stability.cycle_schedule import CycleSchedule
+from descent.stability.cycle_schedule import CycleSchedule, HeldSchedule
 
 __all__ = ["TokenSource", "Trained", "token_sharpness", "train_under_schedules"]
 
@@ -77,7 +77,7 @@ class Trained:
 def train_under_schedules(
     shape: DecoderShape,
     source: TokenSource,
-    schedules: Mapping[str, CycleSchedule],
+    schedules: Mapping[str, CycleSchedule | HeldSchedule],
     peak: float,
     batch: int,
     initial: Sequence[torch.Generator],
@@ -134,7 +134,7 @@ def train_under_schedules(
 
 
 def _split(
-    group: Sequence[str], schedules: Mapping[str, CycleSchedule], step: int
+    group: Sequence[str], schedules: Mapping[str, CycleSchedule | HeldSchedule], step: int
 ) -> list[list[str]]:
     """The schedules of a group that are still running, by their ratio at this step."""
     parts: dict[float, list[str]] = {}

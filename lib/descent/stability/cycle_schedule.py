@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import LRScheduler
 __all__ = [
     "CycleLR",
     "CycleSchedule",
+    "HeldSchedule",
     "Shape",
     "constant_schedule",
     "cosine_schedule",
@@ -155,6 +156,47 @@ class CycleSchedule:
         if step < end - fall:
             return 1.0
         return decay_ratio((step - (end - fall) + 1) / fall, self.floor_ratio, self.shape)
+
+    def ratios(self) -> Tensor:
+        """All ratios, shape ``(total,)``, float64."""
+        return torch.tensor([self(t) for t in range(self.total)], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class HeldSchedule:
+    """A schedule that keeps, from some step on, the rate it has reached.
+
+    Held at the end of its first cycle, WSD-S goes on at the decayed rate: the method without the jump back.
+
+    Args:
+        schedule: followed until then.
+        steps: number of steps followed, from 1 to ``schedule.total``.
+
+    Raises:
+        ValueError: for a number of steps outside that range.
+    """
+
+    schedule: CycleSchedule
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= self.schedule.total:
+            raise ValueError(f"steps must be from 1 to {self.schedule.total}, got {self.steps}")
+
+    @property
+    def total(self) -> int:
+        """The number of steps of the whole schedule."""
+        return self.schedule.total
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ends of the cycles of the schedule."""
+        return self.schedule.ends
+
+    def __call__(self, step: int) -> float:
+        """The ratio for update ``step``, as of :class:`CycleSchedule`."""
+        followed = self.schedule(step)
+        return followed if step < self.steps else self.schedule(self.steps - 1)
 
     def ratios(self) -> Tensor:
         """All ratios, shape ``(total,)``, float64."""

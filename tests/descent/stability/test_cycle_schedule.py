@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from descent.stability.cycle_schedule import (
     CycleLR,
     CycleSchedule,
+    HeldSchedule,
     constant_schedule,
     cosine_schedule,
     cyclic_cosine_schedule,
@@ -106,6 +107,17 @@ def test_wsd_of_two_budgets_share_their_past_and_cosines_do_not():
     a, b = wsd_schedule(100).ratios(), wsd_schedule(400).ratios()
     assert torch.equal(a[:90], b[:90])
     assert not torch.equal(cosine_schedule(100).ratios()[:90], cosine_schedule(400).ratios()[:90])
+
+
+def test_a_held_schedule_keeps_the_rate_it_has_reached():
+    whole = wsds_schedule((100, 200), floor_ratio=0.1)
+    held = HeldSchedule(whole, 100)
+    assert torch.equal(held.ratios()[:100], whole.ratios()[:100])
+    assert held.ratios()[100:].eq(0.1).all()
+    assert whole.ratios()[100] == 1
+    assert (held.total, held.ends) == (200, (100, 200))
+    with pytest.raises(ValueError, match="steps must be from 1 to 200, got 201"):
+        HeldSchedule(whole, 201)
 
 
 def test_linear_wsd_is_torchs_sequential_schedule():
