@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.interleaved import interleaved, ratio
 from descent.curvature.inverse_fisher import dense_inverse, woodbury_solve
-from descent.curvature.operation_counter import OperationCounter
 from descent.curvature.sliding_inverse_fisher import SlidingInverseFisher
 from descent.curvature.static_inverse_fisher import StaticInverseFisher
+from descent.operation_counter import OperationCounter
 
 DAMP = 1e-2
 

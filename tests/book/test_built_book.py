@@ -139,11 +139,17 @@ def test_contrast_and_alternative_texts(visit, name, theme):
 def test_mathematics_is_typeset(visit, name):
     page = visit(name)
     page.wait_for_selector("mjx-container", timeout=20_000, state="attached")
+    page.evaluate("MathJax.startup.promise")
     assert page.locator("mjx-merror").count() == 0
     left = page.evaluate(
         "[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
     )
     assert left == 0
+    too_wide = page.evaluate(
+        """[...document.querySelectorAll("mjx-container[display]")]
+        .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.parentElement.id)"""
+    )
+    assert too_wide == []
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

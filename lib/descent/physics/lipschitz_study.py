@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from descent.curvature.operation_counter import OperationCounter
+from descent.operation_counter import OperationCounter
 from descent.physics.activation_patterns import exact_local_lipschitz
 from descent.physics.clarke_relaxations import METHODS, UNDECIDED, clarke_states
 from descent.physics.crown_bounds import interval_preactivation_bounds

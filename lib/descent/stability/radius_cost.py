@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from descent.curvature.operation_counter import OperationCounter
+from descent.operation_counter import OperationCounter
 
 __all__ = ["Work", "central_difference_slopes", "count_work", "reverse_mode_slopes"]
 

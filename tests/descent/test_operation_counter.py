@@ -5,9 +5,9 @@ import torch
 
 from descent.curvature.block_inverse import explicit_block_inverse
 from descent.curvature.inverse_fisher import gauss_jordan_inverse
-from descent.curvature.operation_counter import OperationCounter
 from descent.curvature.sliding_inverse_fisher import SlidingInverseFisher
 from descent.curvature.static_inverse_fisher import StaticInverseFisher
+from descent.operation_counter import OperationCounter
 
 
 def test_products_are_counted_by_hand():
