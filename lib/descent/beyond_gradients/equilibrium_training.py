@@ -136,7 +136,7 @@ def train(
 
     Args:
         arms: by name; all with one wiring.
-        data: split data; a last incomplete batch is dropped.
+        data: split data, in whose dtype is trained; a last incomplete batch is dropped.
         streams: ``streams(name)`` gives fresh generators, one per seed, equal at every call; used for weights,
             batches and probes.
         epochs: passes over the training set.
@@ -156,7 +156,8 @@ def train(
     if len({arm.wiring for arm in arms.values()}) != 1:
         raise ValueError("arms that are trained side by side need one wiring")
     ordered = sorted(arms.items(), key=lambda item: item[1].rule == "adjoint")
-    device, classes = data.train_inputs.device, int(data.train_labels.max()) + 1
+    device, dtype = data.train_inputs.device, data.train_inputs.dtype
+    classes = int(data.train_labels.max()) + 1
     drawn = [
         draw_network(
             arm.wiring,
@@ -164,6 +165,7 @@ def train(
             classes,
             arm.angle,
             streams("weights")[: arm.seeds],
+            dtype,
         )
         for _, arm in ordered
     ]
@@ -185,7 +187,7 @@ def train(
     ]
     adam = AdamDirection()
     orders, probes = streams("batches"), [streams("probes")[:count] for count in counts]
-    mask = network.wiring.mask().to(device)
+    mask = network.wiring.mask(dtype).to(device)
     one_hot = torch.nn.functional.one_hot(data.train_labels).to(data.train_inputs)
     watched = set(range(epochs + 1)) if measured is None else {*measured, epochs}
     records = []

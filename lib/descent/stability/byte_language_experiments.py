@@ -88,6 +88,9 @@ def train_under_schedules(
 ) -> Trained:
     """Train S seeds under all schedules with AdamW; every schedule of a seed sees the same batches.
 
+    In float64: training amplifies rounding, which differs between processors, to differences as large as those between
+    schedules.
+
     Args:
         shape: of the model.
         source: of the text.
@@ -102,7 +105,8 @@ def train_under_schedules(
     """
     seeds, names = len(initial), list(schedules)
     device = source.text.device
-    parameters = {k: p.to(device) for k, p in initial_decoder(shape, list(initial)).items()}
+    f64 = torch.empty(0, dtype=torch.float64, device=device)
+    parameters = {k: p.to(f64) for k, p in initial_decoder(shape, list(initial)).items()}
     optimiser = BatchedAdamW(parameters)
     groups, result = [names], Trained({name: [] for name in names})
     for step in range(max(s.total for s in schedules.values())):
@@ -113,7 +117,7 @@ def train_under_schedules(
             optimiser.select(rows.to(device))
             groups = split
         ratios = [schedules[group[0]](step) for group in groups]
-        rates = torch.tensor(ratios, device=device).repeat_interleave(seeds) * peak
+        rates = f64.new_tensor(ratios).repeat_interleave(seeds) * peak
         windows = torch.stack([source.train((batch,), g) for g in batches])
         active = {k: p.detach().requires_grad_() for k, p in optimiser.parameters.items()}
         loss = token_losses(active, windows.repeat(len(groups), 1, 1), shape.heads)
