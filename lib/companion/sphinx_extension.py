@@ -137,11 +137,11 @@ class ApiReference(SphinxDirective):
         library = Path(self.env.app.srcdir) / "lib"
         folder = library.joinpath(*self.arguments[0].split("."))
         container = nodes.container(classes=["api-reference"])
+        self.env.note_reread()  # docstrings change, and modules come and go, without this page being touched
         for path in sorted(folder.glob("*.py")):
             parts = path.relative_to(library).with_suffix("").parts
             if path.name.startswith("_"):
                 continue
-            self.env.note_dependency(str(path))
             container += self._section(".".join(parts))
         return list(container.children)
 

@@ -20,6 +20,8 @@ from descent.curvature.inverse_fisher import check_fisher
 
 __all__ = ["StaticInverseFisher"]
 
+PIECE = 4096
+
 
 class StaticInverseFisher:
     r"""The inverse of a damped empirical Fisher matrix, stored as :math:`m` vectors.
@@ -56,7 +58,7 @@ class StaticInverseFisher:
             new = row / damp
             if i:
                 before = self.vectors[:, :i]
-                weights = torch.bmm(before, row) / self.denominators[:, :i, None]
+                weights = _inner(before, row) / self.denominators[:, :i, None]
                 new = torch.baddbmm(new, before.mT, weights, alpha=-1)
             self.vectors[:, i] = new[..., 0]
             # Summed in pairs: a product of two long vectors adds one by one, and what that loses in
@@ -84,7 +86,7 @@ class StaticInverseFisher:
         if vector.shape != (self.dim,):
             raise ValueError(f"vector must have shape ({self.dim},), got {tuple(vector.shape)}")
         columns = self._split(vector[None]).mT
-        weights = torch.bmm(self.vectors, columns) / self.denominators[..., None]
+        weights = _inner(self.vectors, columns) / self.denominators[..., None]
         out = torch.baddbmm(columns / self.damp, self.vectors.mT, weights, alpha=-1)
         return out.reshape(-1)[: self.dim]
 
@@ -123,3 +125,13 @@ class StaticInverseFisher:
         vectors = self.vectors[block]
         removed = (vectors[:, a] * vectors[:, b] / self.denominators[block]).sum()
         return (1 / self.damp if i == j else 0.0) - removed
+
+
+def _inner(vectors: Tensor, columns: Tensor) -> Tensor:
+    """``vectors @ columns``, the long sums taken in pieces.
+
+    Some processors add up a product of long vectors one by one. What float32 loses there is amplified in every product
+    with a gradient of the window, by its squared norm over the damping.
+    """
+    pieces = zip(vectors.split(PIECE, -1), columns.split(PIECE, 1), strict=True)
+    return torch.stack([torch.bmm(v, c) for v, c in pieces]).sum(0)
