@@ -20,7 +20,7 @@ from descent.curvature.inverse_fisher import check_fisher
 
 __all__ = ["StaticInverseFisher"]
 
-PIECE = 4096
+PANEL, PIECE = 16, 4096
 
 
 class StaticInverseFisher:
@@ -53,17 +53,24 @@ class StaticInverseFisher:
         rows = self._split(gradients)
         self.vectors = torch.empty_like(rows)
         self.denominators = rows.new_empty(rows.shape[:2])
-        for i in range(m):
-            row = rows[:, i, :, None]
-            new = row / damp
-            if i:
-                before = self.vectors[:, :i]
-                weights = _inner(before, row) / self.denominators[:, :i, None]
-                new = torch.baddbmm(new, before.mT, weights, alpha=-1)
-            self.vectors[:, i] = new[..., 0]
-            # Summed in pairs: a product of two long vectors adds one by one, and what that loses in
-            # float32 is amplified in every product with a gradient of the window.
-            self.denominators[:, i] = m + (row * new).sum(1)[:, 0]
+        # PANEL gradients at a time meet the vectors before them, as a product of matrices and not of vectors.
+        for start in range(0, m, PANEL):
+            panel = rows[:, start : start + PANEL]
+            new = self._without(panel, panel / damp, slice(0, start))
+            for i in range(panel.shape[1]):
+                own = slice(start, start + i)
+                vector = self._without(panel[:, i, None], new[:, i, None], own)
+                self.vectors[:, start + i] = vector[:, 0]
+                # Summed in pairs, since what a long product loses in float32 is amplified: see _inner.
+                self.denominators[:, start + i] = m + (panel[:, i] * vector[:, 0]).sum(1)
+
+    def _without(self, rows: Tensor, start: Tensor, chosen: slice) -> Tensor:
+        r"""``start`` less the terms :math:`v_j\,(v_j^\top g)/q_j` of the chosen vectors, for ``(blocks, p, B)`` rows."""
+        vectors, denominators = self.vectors[:, chosen], self.denominators[:, chosen, None]
+        if not vectors.shape[1]:
+            return start
+        weights = _inner(vectors, rows.mT) / denominators
+        return torch.baddbmm(start, weights.mT, vectors, alpha=-1)
 
     def _split(self, rows: Tensor) -> Tensor:
         """Cut ``(k, d)`` into ``(blocks, k, B)``; a view where there is one block."""
@@ -85,10 +92,8 @@ class StaticInverseFisher:
         """
         if vector.shape != (self.dim,):
             raise ValueError(f"vector must have shape ({self.dim},), got {tuple(vector.shape)}")
-        columns = self._split(vector[None]).mT
-        weights = _inner(self.vectors, columns) / self.denominators[..., None]
-        out = torch.baddbmm(columns / self.damp, self.vectors.mT, weights, alpha=-1)
-        return out.reshape(-1)[: self.dim]
+        row = self._split(vector[None])
+        return self._without(row, row / self.damp, slice(None)).reshape(-1)[: self.dim]
 
     def diag(self) -> Tensor:
         r"""Return the diagonal :math:`[F^{-1}]_{aa}=\frac1\lambda-\sum_iv_{ia}^2/q_i`.
