@@ -20,7 +20,7 @@ from descent.curvature.inverse_fisher import check_fisher
 
 __all__ = ["StaticInverseFisher"]
 
-PANEL, PIECE = 16, 4096
+PANEL, PIECE = 16, 8192
 
 
 class StaticInverseFisher:
@@ -53,9 +53,10 @@ class StaticInverseFisher:
         rows = self._split(gradients)
         self.vectors = torch.empty_like(rows)
         self.denominators = rows.new_empty(rows.shape[:2])
-        # PANEL gradients at a time meet the vectors before them, as a product of matrices and not of vectors.
-        for start in range(0, m, PANEL):
-            panel = rows[:, start : start + PANEL]
+        # A panel of gradients meets the vectors before it as a product of matrices; numbers gain nothing by that.
+        height = PANEL if size > 1 else 1
+        for start in range(0, m, height):
+            panel = rows[:, start : start + height]
             new = self._without(panel, panel / damp, slice(0, start))
             for i in range(panel.shape[1]):
                 own = slice(start, start + i)
