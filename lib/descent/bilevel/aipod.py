@@ -64,7 +64,9 @@ class AiPOD:
         self.inner_steps, self.neumann_terms = inner_steps, neumann_terms
         self.neumann_rate = neumann_rate
         self.pseudo = torch.linalg.pinv(lower_rows)
-        self.right_side = lower_rows.new_zeros(len(lower_rows)) if right_side is None else right_side
+        self.right_side = (
+            lower_rows.new_zeros(len(lower_rows)) if right_side is None else right_side
+        )
 
     def feasible(self, x: Tensor, y: Tensor) -> Tensor:
         r"""Return the projection of ``y`` on :math:`\{Ay=e-Bx\}`.
@@ -107,7 +109,9 @@ class AiPOD:
             (slope,) = torch.autograd.grad(value, y_leaf, create_graph=True)
 
         def product(vector: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(slope, leaves, vector, retain_graph=True, materialize_grads=True)
+            return torch.autograd.grad(
+                slope, leaves, vector, retain_graph=True, materialize_grads=True
+            )
 
         vector = self._solve(lambda v: product(v, [y_leaf])[0], self.tangent(upper_y))
         in_x, in_y = product(vector, [x_leaf, y_leaf])

@@ -98,7 +98,10 @@ class CoupledScalar(BilevelProblem):
         Returns:
             Two tuples :math:`(x,y,\lambda,F)`; the global optimum is that of smaller :math:`F`.
         """
-        a, b = torch.as_tensor(self.a, dtype=torch.float64), torch.as_tensor(self.b, dtype=torch.float64)
+        a, b = (
+            torch.as_tensor(self.a, dtype=torch.float64),
+            torch.as_tensor(self.b, dtype=torch.float64),
+        )
         half = self.s / 2
         found = []
         for x in (((a + b) / 2).clamp(max=half), ((a + self.s - b) / 2).clamp(min=half)):

@@ -31,7 +31,8 @@ def loop_matrix(solver: LVHBA, state: LVHBAState) -> Tensor:
     sizes = [p.shape[-1] for p in parts]
     origin = torch.cat([p.reshape(-1) for p in parts])
     points = torch.cat([origin[None], origin + torch.eye(len(origin)).to(origin)])
-    after = solver.step(LVHBAState(*points.split(sizes, -1), step=state.step))
+    x, y, z, theta, lam = points.split(sizes, -1)
+    after = solver.step(LVHBAState(x, y, z, theta, lam, state.step))
     images = torch.cat([after.x, after.y, after.z, after.theta, after.lam], -1)
     return (images[1:] - images[0]).T
 

@@ -75,7 +75,14 @@ class LVHBA:
         p: Number = 0.3,
         r: Number = float("inf"),
     ) -> None:
-        positive = {"alpha": alpha, "beta": beta, "gamma1": gamma1, "gamma2": gamma2, "c": c, "r": r}
+        positive = {
+            "alpha": alpha,
+            "beta": beta,
+            "gamma1": gamma1,
+            "gamma2": gamma2,
+            "c": c,
+            "r": r,
+        }
         for name, value in positive.items():
             if not _all(value, lambda v: v > 0):
                 raise ValueError(f"{name} must be positive, got {value}")

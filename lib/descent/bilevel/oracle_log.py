@@ -125,5 +125,7 @@ class FactorisationCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        self.count += any(k in name for k in ("linalg_", "cholesky", "inverse", "pinverse", "svd", "lu_"))
+        self.count += any(
+            k in name for k in ("linalg_", "cholesky", "inverse", "pinverse", "svd", "lu_")
+        )
         return func(*args, **(kwargs or {}))

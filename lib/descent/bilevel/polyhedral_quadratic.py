@@ -75,6 +75,21 @@ class PolyhedralQuadratic(BilevelProblem):
         both = self.set.project(torch.cat([x, y], -1))
         return both[..., : x.shape[-1]], both[..., x.shape[-1] :]
 
+    def lower_response(self, x: Tensor) -> Tensor:
+        r"""Return the exact lower solution, the projection of :math:`Mx` on :math:`\{By\le s-Ax\}`.
+
+        Args:
+            x: shape ``(k, n)``.
+
+        Returns:
+            Shape ``(k, m)``.
+        """
+        rows = self.rows_y.cpu().double().numpy()
+        targets = (x @ self.response.T).cpu().double().numpy()
+        bounds = (self.right_side - x @ self.rows_x.T).cpu().double().numpy()
+        found = [least_distance(t, rows, b) for t, b in zip(targets, bounds, strict=True)]
+        return torch.as_tensor(np.array(found)).to(x)
+
     def solve_by_enumeration(self) -> list[tuple[float, np.ndarray, np.ndarray]]:
         r"""Return the minimiser of :math:`F` on every piece of the solution map.
 

@@ -175,5 +175,8 @@ def _gradient(
     with torch.enable_grad():
         pair = [x.detach(), y.detach()]
         pair[index] = leaf = pair[index].clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(function(*pair).sum(), leaf, allow_unused=True)
+        value = function(*pair).sum()
+        if not value.requires_grad:
+            return torch.zeros_like(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf, allow_unused=True)
     return torch.zeros_like(leaf) if gradient is None else gradient

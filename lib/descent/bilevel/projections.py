@@ -144,13 +144,19 @@ def least_distance(
     start, basis = point, np.eye(len(point))
     if equal_matrix is not None and len(equal_matrix):
         assert equal_right_side is not None
-        fix = np.linalg.pinv(equal_matrix)
+        fix = np.linalg.pinv(equal_matrix, rcond=FEASIBLE)
         start = point - fix @ (equal_matrix @ point - equal_right_side)
         if np.abs(equal_matrix @ start - equal_right_side).max() > FEASIBLE:
             return None
-        basis = scipy.linalg.null_space(equal_matrix)
+        basis = scipy.linalg.null_space(equal_matrix, rcond=FEASIBLE)
     rows, bound = -matrix @ basis, matrix @ start - right_side
-    system = np.vstack([rows.T, bound[None]])
+    # rows that the equalities already fix are no constraints; rounding would make them contradictions
+    fixed = np.abs(rows).max(1, initial=0) < FEASIBLE
+    if (bound[fixed] > FEASIBLE).any():
+        return None
+    if fixed.all():
+        return start
+    system = np.vstack([rows[~fixed].T, bound[None, ~fixed]])
     target = np.zeros(len(system))
     target[-1] = 1.0
     weights, _ = scipy.optimize.nnls(system, target, maxiter=100 * system.shape[1])

@@ -96,7 +96,9 @@ class ProximalLagrangian:
             length = _norm(theta_mid - theta, lam_mid - lam)
             good = step * change <= 0.7 * length
             theta_new, lam_new = self._move(theta, lam, e_theta, e_lam, step)
-            if bool((_norm(theta_new - theta, lam_new - lam) <= tol * step).logical_and(good).all()):
+            if bool(
+                (_norm(theta_new - theta, lam_new - lam) <= tol * step).logical_and(good).all()
+            ):
                 return theta_new, lam_new
             theta = torch.where(good, theta_new, theta)
             lam = torch.where(good, lam_new, lam)

@@ -50,9 +50,7 @@ def mode_step_limit(mu_theta: float, mu_lam: float, sigma_squared: float) -> flo
     return 2 / (half + (half**2 - determinant) ** 0.5)
 
 
-def saddle_step_limit(
-    curvature: Tensor, jacobian: Tensor, gamma1: float, gamma2: float
-) -> float:
+def saddle_step_limit(curvature: Tensor, jacobian: Tensor, gamma1: float, gamma2: float) -> float:
     r"""Return the limit of :math:`\eta` for the whole step.
 
     Args:

@@ -8,7 +8,8 @@ Source: Yao, Yu, Zeng and Zhang (ICLR 2024), experiments (protocol read in the a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -44,6 +45,19 @@ class SVMSplits:
     test: Tensor
     test_labels: Tensor
     flipped: Tensor
+
+    @staticmethod
+    def joined(batches: Sequence[SVMSplits]) -> SVMSplits:
+        """Return several batches as one.
+
+        Args:
+            batches: of equal sizes of training, validation and test sets.
+
+        Returns:
+            Their concatenation along the first dimension.
+        """
+        names = [f.name for f in fields(SVMSplits)]
+        return SVMSplits(*(torch.cat([getattr(b, n) for b in batches]) for n in names))
 
     def problem(self, low: float = -6.0, high: float = 2.0, scale: float = 1.0) -> SVMTuning:
         """Return the bilevel problem of these splits.

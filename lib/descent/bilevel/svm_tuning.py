@@ -69,7 +69,9 @@ def squared_hinge(
         for _ in range(40):
             new = point - length.unsqueeze(-1) * step
             new_value, new_gradient, new_slack = parts(new)
-            bad = new_value > value - 1e-4 * length * (step * gradient).sum(-1) + 1e-13 * value.abs()
+            bad = (
+                new_value > value - 1e-4 * length * (step * gradient).sum(-1) + 1e-13 * value.abs()
+            )
             if not bool(bad.any()):
                 break
             length = torch.where(bad, length / 2, length)
@@ -137,7 +139,9 @@ class SVMTuning(BilevelProblem):
         Returns:
             Shape ``(...)``.
         """
-        margin = (self.validation_rows @ u.unsqueeze(-1)).squeeze(-1) / u[..., :-1].norm(dim=-1, keepdim=True)
+        margin = (self.validation_rows @ u.unsqueeze(-1)).squeeze(-1) / u[..., :-1].norm(
+            dim=-1, keepdim=True
+        )
         return torch.nn.functional.leaky_relu(2 * torch.sigmoid(-5 * margin) - 1, 0.01).sum(-1)
 
     def upper(self, x: Tensor, y: Tensor) -> Tensor:
@@ -255,7 +259,10 @@ class SVMTuning(BilevelProblem):
         weights = costs.exp()
         ridge = torch.ones(self.width).to(costs)
         ridge[-1] = 1e-12
-        hessian = torch.diag_embed(ridge) + (self.rows.mT * (weights * (slack > 0)).unsqueeze(-2)) @ self.rows
+        hessian = (
+            torch.diag_embed(ridge)
+            + (self.rows.mT * (weights * (slack > 0)).unsqueeze(-2)) @ self.rows
+        )
         adjoint = torch.linalg.solve(hessian, self._loss_gradient(u))
         return weights * slack * (self.rows @ adjoint.unsqueeze(-1)).squeeze(-1), u
 
