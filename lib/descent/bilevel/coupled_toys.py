@@ -13,8 +13,6 @@ from descent.bilevel.problem import BilevelProblem
 
 __all__ = ["CoupledScalar", "MerelyConvex"]
 
-Number = float | Tensor
-
 
 class CoupledScalar(BilevelProblem):
     r"""One variable at each level, and one inequality between them.
@@ -29,7 +27,7 @@ class CoupledScalar(BilevelProblem):
         s: a number.
     """
 
-    def __init__(self, a: Number, b: Number, s: float = 2.0) -> None:
+    def __init__(self, a: float | Tensor, b: float | Tensor, s: float = 2.0) -> None:
         self.a, self.b, self.s = a, b, s
 
     def upper(self, x: Tensor, y: Tensor) -> Tensor:
@@ -143,7 +141,11 @@ class MerelyConvex(BilevelProblem):
     equality = True
 
     def __init__(
-        self, n: int, upper_weight: Number = 1.0, lower_weight: Number = 1.0, scale: Number = 1.0
+        self,
+        n: int,
+        upper_weight: float | Tensor = 1.0,
+        lower_weight: float | Tensor = 1.0,
+        scale: float | Tensor = 1.0,
     ) -> None:
         self.n = n
         self.w1, self.w2, self.scale = upper_weight, lower_weight, scale
@@ -204,7 +206,7 @@ class MerelyConvex(BilevelProblem):
         theta = [(x + first / gamma1 - pull) / stiff, second - gamma1 * (1 + pull)]
         return torch.cat(theta, -1), lam
 
-    def optimal_x(self) -> Number:
+    def optimal_x(self) -> float | Tensor:
         r"""Return the common entry of :math:`x^*`.
 
         Returns:

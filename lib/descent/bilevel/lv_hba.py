@@ -20,7 +20,6 @@ from descent.bilevel.saddle_step import lagrangian_curvature, saddle_step_limit
 __all__ = ["LVHBA", "LVHBAState"]
 
 LARGEST_CHECK = 600
-Number = float | Tensor
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ class LVHBA:
         self,
         problem: BilevelProblem,
         *,
-        alpha: Number,
-        beta: Number,
-        eta: Number,
-        gamma1: Number = 1.0,
-        gamma2: Number = 1.0,
-        c: Number = 1.0,
-        p: Number = 0.3,
-        r: Number = float("inf"),
+        alpha: float | Tensor,
+        beta: float | Tensor,
+        eta: float | Tensor,
+        gamma1: float | Tensor = 1.0,
+        gamma2: float | Tensor = 1.0,
+        c: float | Tensor = 1.0,
+        p: float | Tensor = 0.3,
+        r: float | Tensor = float("inf"),
     ) -> None:
         positive = {
             "alpha": alpha,
@@ -95,7 +94,7 @@ class LVHBA:
         self.alpha, self.beta, self.eta = alpha, beta, eta
         self.gamma1, self.gamma2, self.c, self.p, self.r = gamma1, gamma2, c, p, r
 
-    def penalty(self, step: int) -> Number:
+    def penalty(self, step: int) -> float | Tensor:
         """Return the weight :math:`c_k=c(k+1)^p`.
 
         Args:
@@ -239,10 +238,10 @@ class LVHBA:
             )
 
 
-def _all(value: Number, condition: Callable[[Number], bool | Tensor]) -> bool:
+def _all(value: float | Tensor, condition: Callable[[float | Tensor], bool | Tensor]) -> bool:
     result = condition(value)
     return bool(result.all()) if isinstance(result, Tensor) else bool(result)
 
 
-def _first(value: Number) -> float:
+def _first(value: float | Tensor) -> float:
     return float(value.flatten()[0]) if isinstance(value, Tensor) else float(value)
