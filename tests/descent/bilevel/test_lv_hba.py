@@ -58,11 +58,12 @@ def test_direction_is_the_gradient_of_the_penalised_problem_at_the_saddle_point(
     problem = CoupledScalar(1.8, 0.0)
     solver = LVHBA(problem, c=3.0, p=0.2, **OPTIONS)
     value = ProximalLagrangian(problem, 1.0, 1.0, 10.0)
-    x, y, z = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (0.9, 0.4, 0.3))
+    x, y, z = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (1.4, 0.5, 0.6))
     weight = solver.penalty(6)
     psi = problem.upper(x, y) / weight + value.gap(x, y, z)
     expected = torch.autograd.grad(psi.sum(), (x, y, z))
     saddle = value.saddle(x.detach(), y.detach(), z.detach())
+    assert 0 < float(saddle[1]) < 10  # else the multiplier would go unnoticed
     state = LVHBAState(x.detach(), y.detach(), z.detach(), *saddle, step=6)
     for found, exact in zip(solver.directions(state, *saddle), expected, strict=True):
         torch.testing.assert_close(found, exact, atol=1e-12, rtol=0)
