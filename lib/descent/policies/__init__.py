@@ -1,0 +1,1 @@
+"""Policies: gradients estimated from samples that the policy itself has drawn."""
