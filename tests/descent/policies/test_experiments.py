@@ -48,7 +48,7 @@ def test_every_method_gets_closer_to_the_optimum():
         n_pg_igt(start(1, 16), 0.5),
         harpg(start(1, 16), 0.1),
         vanilla_pg(start(1, 16), 0.1),
-        AdamAscent(start(1, 16), Schedule(0.03, 0.5)),
+        AdamAscent(start(1, 16), Schedule(0.3, 0.5)),
     ):
         trace = ascend(bandit(), method, 5000, [1, 5000], torch.Generator().manual_seed(1))
         assert float(trace.gap[1].mean()) < 0.5 * float(trace.gap[0].mean())
