@@ -16,7 +16,7 @@ __all__ = ["AdamAscent", "Trace", "ascend"]
 
 
 class AdamAscent:
-    """Adam as a policy ascent, with the interface of :class:`MomentumAscent`.
+    """Adam as a policy ascent, with the interface of :class:`~descent.policies.policy_ascent.MomentumAscent`.
 
     Args:
         start: ``(..., d)``.
