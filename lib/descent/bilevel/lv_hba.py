@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from descent.bilevel.problem import BilevelProblem
+from descent.bilevel.proximal_lagrangian import saddle_field
 from descent.bilevel.saddle_step import lagrangian_curvature, saddle_step_limit
 
 __all__ = ["LVHBA", "LVHBAState"]
@@ -114,13 +115,8 @@ class LVHBA:
         Returns:
             The new pair.
         """
-        x, theta, lam = state.x, state.theta, state.lam
-        d_theta = (
-            self.problem.lower_gradient_y(x, theta)
-            + self.problem.constraint_product_y(x, theta, lam)
-            + (theta - state.y) / self.gamma1
-        )
-        d_lam = -self.problem.constraint(x, theta) + (lam - state.z) / self.gamma2
+        x, y, z, theta, lam = state.x, state.y, state.z, state.theta, state.lam
+        d_theta, d_lam = saddle_field(self.problem, x, y, z, theta, lam, self.gamma1, self.gamma2)
         return (
             self.problem.project_lower(theta - self.eta * d_theta),
             self.problem.project_multiplier(lam - self.eta * d_lam, self.r),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from descent.bilevel.coupled_toys import CoupledScalar
 from descent.bilevel.lv_hba import LVHBA, LVHBAState
+from descent.bilevel.proximal_lagrangian import envelope_gradient
 
 __all__ = ["WeakenedLVHBA", "hard_multiplier_gradient"]
 
@@ -64,5 +65,4 @@ def hard_multiplier_gradient(
     stiff, pull = 1 + 1 / gamma1, x + y / gamma1
     lam = torch.where(problem.constraint(x, pull / stiff) > 0, r, 0.0).to(x)
     theta = (pull - lam) / stiff
-    in_x = problem.lower_gradient_x(x, theta) + problem.constraint_product_x(x, theta, lam)
-    return torch.cat([in_x, (y - theta) / gamma1, (lam - z) / gamma2], -1)
+    return torch.cat(envelope_gradient(problem, x, y, z, theta, lam, gamma1, gamma2), -1)

@@ -31,13 +31,8 @@ class _SecondProbe(torch.autograd.Function):
         return gradients[0], None
 
 
-class _FirstProbe(torch.autograd.Function):
+class _FirstProbe(_SecondProbe):
     """Identity on a variable whose gradient passes through :class:`_SecondProbe`."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, counts: Counter[str]) -> Tensor:
-        ctx.counts = counts
-        return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

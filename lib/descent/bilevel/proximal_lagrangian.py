@@ -17,7 +17,71 @@ from torch import Tensor
 
 from descent.bilevel.problem import BilevelProblem
 
-__all__ = ["ProximalLagrangian"]
+__all__ = ["ProximalLagrangian", "envelope_gradient", "saddle_field"]
+
+
+def saddle_field(
+    problem: BilevelProblem,
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    theta: Tensor,
+    lam: Tensor,
+    gamma1: float | Tensor,
+    gamma2: float | Tensor,
+) -> tuple[Tensor, Tensor]:
+    r"""Return the directions of descent in :math:`\theta` and of ascent in :math:`\lambda`, both negated.
+
+    Args:
+        problem: gives :math:`f` and :math:`g`.
+        x: shape ``(..., n)``.
+        y: shape ``(..., m)``.
+        z: shape ``(..., q)``.
+        theta: shape ``(..., m)``.
+        lam: shape ``(..., q)``.
+        gamma1: positive, a number or broadcastable to ``theta``.
+        gamma2: positive, a number or broadcastable to ``lam``.
+
+    Returns:
+        Gradient in :math:`\theta`, and minus the gradient in :math:`\lambda`.
+    """
+    d_theta = (
+        problem.lower_gradient_y(x, theta)
+        + problem.constraint_product_y(x, theta, lam)
+        + (theta - y) / gamma1
+    )
+    return d_theta, -problem.constraint(x, theta) + (lam - z) / gamma2
+
+
+def envelope_gradient(
+    problem: BilevelProblem,
+    x: Tensor,
+    y: Tensor,
+    z: Tensor,
+    theta: Tensor,
+    lam: Tensor,
+    gamma1: float,
+    gamma2: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return the gradient of the regularised Lagrangian in :math:`(x,y,z)`, with :math:`(\theta,\lambda)` fixed.
+
+    At the saddle point it is the gradient of the value function.
+
+    Args:
+        problem: gives :math:`f` and :math:`g`.
+        x: shape ``(..., n)``.
+        y: shape ``(..., m)``.
+        z: shape ``(..., q)``.
+        theta: shape ``(..., m)``.
+        lam: shape ``(..., q)``.
+        gamma1: positive.
+        gamma2: positive.
+
+    Returns:
+        Shapes of ``x``, ``y`` and ``z``.
+    """
+    in_x = problem.lower_gradient_x(x, theta) + problem.constraint_product_x(x, theta, lam)
+    return in_x, (y - theta) / gamma1, (lam - z) / gamma2
 
 
 class ProximalLagrangian:
@@ -86,12 +150,16 @@ class ProximalLagrangian:
         if hasattr(self.problem, "exact_saddle"):
             theta, lam = self.problem.exact_saddle(x, y, z, self.gamma1, self.gamma2, self.r)
             return theta, lam
+
+        def field(theta: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
+            return saddle_field(self.problem, x, y, z, theta, lam, self.gamma1, self.gamma2)
+
         theta, lam = self.problem.project_lower(y), self.problem.project_multiplier(z, self.r)
         step = torch.ones_like(theta[..., :1])
         for _ in range(max_steps):
-            d_theta, d_lam = self.field(x, y, z, theta, lam)
+            d_theta, d_lam = field(theta, lam)
             theta_mid, lam_mid = self._move(theta, lam, d_theta, d_lam, step)
-            e_theta, e_lam = self.field(x, y, z, theta_mid, lam_mid)
+            e_theta, e_lam = field(theta_mid, lam_mid)
             change = _norm(e_theta - d_theta, e_lam - d_lam)
             length = _norm(theta_mid - theta, lam_mid - lam)
             good = step * change <= 0.7 * length
@@ -104,28 +172,6 @@ class ProximalLagrangian:
             lam = torch.where(good, lam_new, lam)
             step = torch.where(good, step * 1.02, step * 0.5)
         raise RuntimeError(f"the saddle point is not accurate to {tol} after {max_steps} steps")
-
-    def field(
-        self, x: Tensor, y: Tensor, z: Tensor, theta: Tensor, lam: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        r"""Return the directions of descent in :math:`\theta` and of ascent in :math:`\lambda`, both negated.
-
-        Args:
-            x: shape ``(..., n)``.
-            y: shape ``(..., m)``.
-            z: shape ``(..., q)``.
-            theta: shape ``(..., m)``.
-            lam: shape ``(..., q)``.
-
-        Returns:
-            Gradient in :math:`\theta`, and minus the gradient in :math:`\lambda`.
-        """
-        d_theta = (
-            self.problem.lower_gradient_y(x, theta)
-            + self.problem.constraint_product_y(x, theta, lam)
-            + (theta - y) / self.gamma1
-        )
-        return d_theta, -self.problem.constraint(x, theta) + (lam - z) / self.gamma2
 
     def value(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         r"""Return :math:`v_{\gamma,r}(x,y,z)`, shape ``(...)``.
@@ -164,10 +210,8 @@ class ProximalLagrangian:
         Returns:
             Shapes of ``x``, ``y`` and ``z``.
         """
-        theta, lam = self.saddle(x, y, z)
-        in_x = self.problem.lower_gradient_x(x, theta)
-        in_x = in_x + self.problem.constraint_product_x(x, theta, lam)
-        return in_x, (y - theta) / self.gamma1, (lam - z) / self.gamma2
+        saddle = self.saddle(x, y, z)
+        return envelope_gradient(self.problem, x, y, z, *saddle, self.gamma1, self.gamma2)
 
     def _move(
         self, theta: Tensor, lam: Tensor, d_theta: Tensor, d_lam: Tensor, step: Tensor

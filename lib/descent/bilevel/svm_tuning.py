@@ -139,9 +139,7 @@ class SVMTuning(BilevelProblem):
         Returns:
             Shape ``(...)``.
         """
-        margin = (self.validation_rows @ u.unsqueeze(-1)).squeeze(-1) / u[..., :-1].norm(
-            dim=-1, keepdim=True
-        )
+        margin, _ = self._validation_margin(u)
         return torch.nn.functional.leaky_relu(2 * torch.sigmoid(-5 * margin) - 1, 0.01).sum(-1)
 
     def upper(self, x: Tensor, y: Tensor) -> Tensor:
@@ -151,9 +149,13 @@ class SVMTuning(BilevelProblem):
         u, slack = self.split(y)
         return torch.zeros_like(x), torch.cat([self._loss_gradient(u), torch.zeros_like(slack)], -1)
 
-    def _loss_gradient(self, u: Tensor) -> Tensor:
+    def _validation_margin(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed distances of the validation examples from the border, and the norm of the weights."""
         norm = u[..., :-1].norm(dim=-1, keepdim=True)
-        margin = (self.validation_rows @ u.unsqueeze(-1)).squeeze(-1) / norm
+        return (self.validation_rows @ u.unsqueeze(-1)).squeeze(-1) / norm, norm
+
+    def _loss_gradient(self, u: Tensor) -> Tensor:
+        margin, norm = self._validation_margin(u)
         s = torch.sigmoid(-5 * margin)
         weight = torch.where(s > 0.5, 1.0, 0.01) * (-10) * s * (1 - s)
         gradient = (self.validation_rows.mT @ weight.unsqueeze(-1)).squeeze(-1) / norm
@@ -254,8 +256,7 @@ class SVMTuning(BilevelProblem):
         Returns:
             Shapes ``(..., N)`` and ``(..., d+1)``.
         """
-        u = self.solve_lower(costs)
-        slack = (1 - (self.rows @ u.unsqueeze(-1)).squeeze(-1)).clamp(min=0)
+        u, slack = self.split(self.lower_solution(costs)[0])
         weights = costs.exp()
         ridge = torch.ones(self.width).to(costs)
         ridge[-1] = 1e-12

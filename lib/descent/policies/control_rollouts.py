@@ -10,6 +10,7 @@ Source: the environments are gymnasium's; the policies are the two classes of th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,20 @@ class Episodes:
     actions: Tensor
     rewards: Tensor
     mask: Tensor
+
+    @classmethod
+    def of_steps(cls, parts: Sequence[np.ndarray], device: torch.device) -> Episodes:
+        """Episodes from features, actions, rewards and mask whose first axis is time.
+
+        Args:
+            parts: the four arrays, ``(H, n, ...)``.
+            device: where the tensors live.
+
+        Returns:
+            The batch.
+        """
+        swapped = (np.ascontiguousarray(np.swapaxes(part, 0, 1)) for part in parts)
+        return cls(*(torch.from_numpy(part).to(device) for part in swapped))
 
     @property
     def returns(self) -> Tensor:
@@ -97,12 +112,7 @@ class CartPole:
             alive = alive * ~ended
             if not alive.any():
                 break
-        return Episodes(
-            *(
-                torch.from_numpy(np.ascontiguousarray(np.swapaxes(a, 0, 1))).to(theta.device)
-                for a in (features, actions, rewards, mask)
-            )
-        )
+        return Episodes.of_steps((features, actions, rewards, mask), theta.device)
 
     def log_probability(self, episodes: Episodes, theta: Tensor) -> Tensor:
         """Log-probability of each action, ``(n, 4)`` to ``(n, H)``.
@@ -168,12 +178,7 @@ class PendulumBalance:
             _, reward, _, _, _ = environment.step(actions[step : step + 1])
             rewards[step] = 0.1 * np.asarray(reward)
         parts = (features, actions, rewards, np.ones_like(rewards))
-        return Episodes(
-            *(
-                torch.from_numpy(np.ascontiguousarray(np.swapaxes(a, 0, 1))).to(theta.device)
-                for a in parts
-            )
-        )
+        return Episodes.of_steps(parts, theta.device)
 
     def log_probability(self, episodes: Episodes, theta: Tensor) -> Tensor:
         """Log-density of each action, ``(n, 3)`` to ``(n, H)``.

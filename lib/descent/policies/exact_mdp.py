@@ -128,12 +128,16 @@ class ExactMDP:
 
     def action_value(self, policy: Tensor) -> Tensor:
         """Values of state-action pairs, ``(..., S, A)`` to ``(..., S, A)``."""
-        following = torch.einsum("sat,...t->...sa", self.transitions, self.value(policy))
+        return self._backup(self.value(policy))
+
+    def _backup(self, value: Tensor) -> Tensor:
+        following = torch.einsum("sat,...t->...sa", self.transitions, value)
         return self.rewards + self.discount * following
 
     def advantage(self, policy: Tensor) -> Tensor:
         """How much better an action is than the policy, ``(..., S, A)`` to ``(..., S, A)``."""
-        return self.action_value(policy) - self.value(policy).unsqueeze(-1)
+        value = self.value(policy)
+        return self._backup(value) - value.unsqueeze(-1)
 
     def occupancy(self, policy: Tensor) -> Tensor:
         r"""Discounted share of time spent in each state, which sums to one.

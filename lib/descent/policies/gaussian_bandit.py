@@ -82,8 +82,10 @@ class GaussianBandit:
     def _means(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Distance of the mean action from the best, and expected reward, for each context."""
         offset = (theta - self.target) @ self.contexts.T
-        height = self.reward_width / self._spread
-        return offset, height * torch.exp(-offset.square() / (2 * self._spread**2))
+        return offset, self._expected_reward(offset)
+
+    def _expected_reward(self, offset: Tensor) -> Tensor:
+        return self.optimum() * torch.exp(-offset.square() / (2 * self._spread**2))
 
     def objective(self, theta: Tensor) -> Tensor:
         """Expected reward, ``(..., d)`` to ``(...)``."""
@@ -133,8 +135,7 @@ class GaussianBandit:
         if draw.reward_noise is not None:
             reward = reward + self.reward_noise * draw.reward_noise
         if self.baseline:
-            height = self.reward_width / self._spread
-            reward = reward - height * torch.exp(-0.5 * (offset / self._spread).square())
+            reward = reward - self._expected_reward(offset)
         return reward
 
     def estimate_gradient(self, theta: Tensor, draw: BanditDraw) -> Tensor:

@@ -23,7 +23,7 @@ class SampleLedger:
         """Episodes drawn so far."""
         self.off_policy = 0.0
         """Largest distance between the parameters that drew an episode and those it was differentiated at."""
-        self._drawn: dict[int, Tensor] = {}
+        self._last: tuple[Episodes, Tensor] | None = None
 
     def rollout(self, theta: Tensor, generator: torch.Generator) -> Episodes:
         """Draw episodes and count them.
@@ -37,7 +37,7 @@ class SampleLedger:
         """
         result = self.task.rollout(theta, generator)
         self.episodes += len(theta)
-        self._drawn = {id(result): theta.detach().clone()}
+        self._last = result, theta.detach().clone()
         return result
 
     def log_probability(self, episodes: Episodes, theta: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ class SampleLedger:
         Raises:
             ValueError: for episodes that are not the last ones drawn here.
         """
-        if id(episodes) not in self._drawn:
+        if self._last is None or episodes is not self._last[0]:
             raise ValueError("these episodes are not the last ones drawn through this ledger")
-        apart = (theta.detach() - self._drawn[id(episodes)]).norm(dim=-1).max()
+        apart = (theta.detach() - self._last[1]).norm(dim=-1).max()
         self.off_policy = max(self.off_policy, float(apart))
         return self.task.log_probability(episodes, theta)
