@@ -9,16 +9,15 @@ the last layer of constrained models). The perceptron and its features are the s
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-__all__ = ["BasisNetwork", "FourierBasis", "PerceptronBasis"]
+from descent.physics.fourier_layer import Parameters, spectral_convolution, uniform_parameters
 
-Parameters = dict[str, Tensor]
+__all__ = ["BasisNetwork", "FourierBasis", "PerceptronBasis"]
 
 
 class BasisNetwork(Protocol):
@@ -33,10 +32,6 @@ class BasisNetwork(Protocol):
     ) -> Tensor:
         """Bases of shape ``(S, B, *shape, N)`` for initial values ``(S, B)`` or fields."""
         ...
-
-
-def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)
 
 
 def _grid(shape: tuple[int, int], horizon: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -70,8 +65,8 @@ class PerceptronBasis:
         """
         parameters = {}
         for k, (a, b) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
-            parameters[f"weight{k}"] = _uniform((replicates, a, b), a, generator)
-            parameters[f"bias{k}"] = _uniform((replicates, 1, b), a, generator)
+            parameters[f"weight{k}"] = uniform_parameters((replicates, a, b), a, generator)
+            parameters[f"bias{k}"] = uniform_parameters((replicates, 1, b), a, generator)
         return parameters
 
     def __call__(
@@ -142,19 +137,19 @@ class FourierBasis:
         """
         s, c, m = replicates, self.width, self.modes
         parameters = {
-            "lift": _uniform((s, 3, c), 3, generator),
-            "lift_bias": _uniform((s, 1, c), 3, generator),
-            "first": _uniform((s, c, 64), c, generator),
-            "first_bias": _uniform((s, 1, 64), c, generator),
-            "last": _uniform((s, 64, self.outputs), 64, generator),
-            "last_bias": _uniform((s, 1, self.outputs), 64, generator),
+            "lift": uniform_parameters((s, 3, c), 3, generator),
+            "lift_bias": uniform_parameters((s, 1, c), 3, generator),
+            "first": uniform_parameters((s, c, 64), c, generator),
+            "first_bias": uniform_parameters((s, 1, 64), c, generator),
+            "last": uniform_parameters((s, 64, self.outputs), 64, generator),
+            "last_bias": uniform_parameters((s, 1, self.outputs), 64, generator),
         }
         for k in range(self.layers):
             parameters[f"spectrum{k}"] = (
                 torch.rand((s, 2 * m, m, c, c, 2), generator=generator) / c**2
             )
-            parameters[f"skip{k}"] = _uniform((s, c, c), c, generator)
-            parameters[f"skip{k}_bias"] = _uniform((s, 1, c), c, generator)
+            parameters[f"skip{k}"] = uniform_parameters((s, c, c), c, generator)
+            parameters[f"skip{k}_bias"] = uniform_parameters((s, 1, c), c, generator)
         return parameters
 
     def __call__(
@@ -171,24 +166,14 @@ class FourierBasis:
         Returns:
             Shape ``(S, B, *shape, N)``.
         """
-        p, (s, b), (nt, nx), m = parameters, initial.shape, shape, self.modes
+        p, (s, b), (nt, nx) = parameters, initial.shape, shape
         t, x = _grid(shape, horizon, p["lift"].device)
         value = initial.to(p["lift"].dtype)[..., None, None].expand(s, b, nt, nx)
         inputs = torch.stack((t.expand_as(value), x.expand_as(value), value), -1)
         h = torch.baddbmm(p["lift_bias"], inputs.reshape(s, -1, 3), p["lift"])
         for k in range(self.layers):
-            field = h.reshape(s, b, nt, nx, -1)
-            spectrum = torch.fft.rfft2(field, dim=(2, 3))
-            low = torch.cat((spectrum[:, :, :m, :m], spectrum[:, :, -m:, :m]), 2)
             kernel = torch.view_as_complex(p[f"spectrum{k}"])
-            # one matrix product for each replicate and mode
-            mixed = low.permute(0, 2, 3, 1, 4) @ kernel
-            mixed = mixed.permute(0, 3, 1, 2, 4)
-            gap = mixed.new_zeros(s, b, nt - 2 * m, m, self.width)
-            padded = torch.cat((mixed[:, :, :m], gap, mixed[:, :, m:]), 2)
-            smooth = torch.fft.irfft2(
-                torch.nn.functional.pad(padded, (0, 0, 0, nx // 2 + 1 - m)), s=shape, dim=(2, 3)
-            )
+            smooth = spectral_convolution(h.reshape(s, b, nt, nx, -1), kernel)
             skip = torch.baddbmm(p[f"skip{k}_bias"], h, p[f"skip{k}"])
             h = gelu(smooth.reshape(s, -1, self.width) + skip)
         h = gelu(torch.baddbmm(p["first_bias"], h, p["first"]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -151,14 +151,7 @@ def expert_of(problem: ConstraintProblem, k: int) -> ConstraintProblem:
     Returns:
         A batch of shape ``(..., 1)``.
     """
-    return ConstraintProblem(
-        problem.equation,
-        problem.operators[..., k : k + 1, :, :, :].contiguous(),
-        problem.matrix,
-        problem.target,
-        problem.weight,
-        problem.ridge,
-    )
+    return replace(problem, operators=problem.operators[..., k : k + 1, :, :, :].contiguous())
 
 
 def solve_cost(layer: HardConstraint, problem: ConstraintProblem, repeats: int = 1) -> SolveCost:
@@ -226,13 +219,8 @@ def tied_experts(
         tie = torch.cat(ties, -2)
         matrix = torch.cat((matrix, tie), -2)
         target = torch.cat((target, target.new_zeros(*target.shape[:-1], tie.shape[-2])), -1)
-    return ConstraintProblem(
-        apart.equation,
-        operators,
-        matrix.unsqueeze(-3),
-        target.unsqueeze(-2),
-        apart.weight,
-        apart.ridge,
+    return replace(
+        apart, operators=operators, matrix=matrix.unsqueeze(-3), target=target.unsqueeze(-2)
     )
 
 

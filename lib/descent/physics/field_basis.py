@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-__all__ = ["FieldBasis"]
+from descent.physics.fourier_layer import Parameters, spectral_convolution, uniform_parameters
 
-Parameters = dict[str, Tensor]
+__all__ = ["FieldBasis"]
 
 
 class FieldBasis:
@@ -55,16 +55,14 @@ class FieldBasis:
             Parameters by name, float32, leading dimension S.
         """
         s, c, (mt, mx, my) = replicates, self.width, self.modes
-
-        def uniform(*shape: int) -> Tensor:
-            draw = torch.rand((s, *shape), generator=generator)
-            return (2 * draw - 1) / math.sqrt(shape[0])
-
-        parameters = {"lift": uniform(4, c), "last": uniform(c, self.outputs)}
+        parameters = {
+            "lift": uniform_parameters((s, 4, c), 4, generator),
+            "last": uniform_parameters((s, c, self.outputs), c, generator),
+        }
         for k in range(self.layers):
             shape = (s, 2 * mt, 2 * mx, my, c, c, 2)
             parameters[f"spectrum{k}"] = torch.randn(shape, generator=generator) / (2 * c) ** 0.5
-            parameters[f"skip{k}"] = uniform(c, c)
+            parameters[f"skip{k}"] = uniform_parameters((s, c, c), c, generator)
         return parameters
 
     def __call__(
@@ -85,7 +83,7 @@ class FieldBasis:
         Returns:
             Shape ``(S, B, *shape, 1 + outputs)``.
         """
-        (s, b), (nt, nx, ny), (mt, mx, my) = initial.shape[:2], shape, self.modes
+        (s, b), (nt, nx, ny) = initial.shape[:2], shape
         dtype = parameters["lift"].dtype
         still = initial.to(dtype)[:, :, None].expand(s, b, nt, nx, ny)
         t = torch.linspace(0, 1, nt, dtype=dtype, device=still.device)[:, None, None]
@@ -95,18 +93,8 @@ class FieldBasis:
         inputs = torch.stack([*(c.expand_as(still) for c in channels), still], -1)
         h = inputs.reshape(s, -1, 4) @ parameters["lift"]
         for k in range(self.layers):
-            field = h.reshape(s, b, nt, nx, ny, -1)
-            spectrum = torch.fft.rfftn(field, dim=(2, 3, 4), norm="forward")[..., :my, :]
-            spectrum = torch.cat((spectrum[:, :, :mt], spectrum[:, :, -mt:]), 2)
-            spectrum = torch.cat((spectrum[:, :, :, :mx], spectrum[:, :, :, -mx:]), 3)
             kernel = torch.view_as_complex(parameters[f"spectrum{k}"])
-            mixed = (spectrum.permute(0, 2, 3, 4, 1, 5) @ kernel).permute(0, 4, 1, 2, 3, 5)
-            gap = mixed.new_zeros(s, b, 2 * mt, nx - 2 * mx, my, self.width)
-            mixed = torch.cat((mixed[:, :, :, :mx], gap, mixed[:, :, :, mx:]), 3)
-            gap = mixed.new_zeros(s, b, nt - 2 * mt, nx, my, self.width)
-            mixed = torch.cat((mixed[:, :, :mt], gap, mixed[:, :, mt:]), 2)
-            mixed = torch.nn.functional.pad(mixed, (0, 0, 0, ny // 2 + 1 - my))
-            smooth = torch.fft.irfftn(mixed, s=shape, dim=(2, 3, 4), norm="forward")
+            smooth = spectral_convolution(h.reshape(s, b, nt, nx, ny, -1), kernel, norm="forward")
             h = gelu(smooth.reshape(s, -1, self.width) + h @ parameters[f"skip{k}"])
         h = h @ parameters["last"]
         h = (gelu(h) if self.activate else h).reshape(s, b, nt, nx, ny, -1)

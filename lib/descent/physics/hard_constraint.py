@@ -16,7 +16,7 @@ of the official code uses. Both are here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -107,7 +107,7 @@ class ConstraintProblem:
         target = self.target.expand(*lead, -1).reshape(-1, self.target.shape[-1])
         if len(index) < len(operators):
             operators, matrix, target = operators[index], matrix[index], target[index]
-        return ConstraintProblem(self.equation, operators, matrix, target, self.weight, self.ridge)
+        return replace(self, operators=operators, matrix=matrix, target=target)
 
     @cached_property
     def _linear_gram(self) -> Tensor:
@@ -129,8 +129,7 @@ class ConstraintProblem:
             Shape ``(..., m + R + N)``.
         """
         pde = self.weight * self.equation.value(self.numbers(weights))
-        linear = (self.matrix @ weights[..., None])[..., 0] - self.target
-        linear = linear.expand(*pde.shape[:-1], -1)
+        linear = self._linear_residual(weights).expand(*pde.shape[:-1], -1)
         return torch.cat((pde, linear, self.ridge * weights), -1)
 
     def jacobian(self, weights: Tensor) -> Tensor:
@@ -164,16 +163,23 @@ class ConstraintProblem:
             Shapes ``(..., N, N)``, ``(..., N)`` and ``(...)``. Differentiable in the bases.
         """
         value, rows = self._equation_rows(weights)
-        linear = (self.matrix @ weights[..., None])[..., 0] - self.target
+        linear = self._linear_residual(weights)
         gram = rows.mT @ rows + self._linear_gram
         gram.diagonal(dim1=-2, dim2=-1).add_(self.ridge**2)
-        gradient = (value[..., None, :] @ rows + linear[..., None, :] @ self.matrix)[..., 0, :]
         cost = value.square().sum(-1) + linear.square().sum(-1)
         return (
             gram,
-            gradient + self.ridge**2 * weights,
+            self._pull_back(value, rows, linear, weights),
             cost + self.ridge**2 * weights.square().sum(-1),
         )
+
+    def _linear_residual(self, weights: Tensor) -> Tensor:
+        return (self.matrix @ weights[..., None])[..., 0] - self.target
+
+    def _pull_back(self, value: Tensor, rows: Tensor, linear: Tensor, weights: Tensor) -> Tensor:
+        r""":math:`J^\top r` from the residuals of the equation and of the linear rows."""
+        product = value[..., None, :] @ rows + linear[..., None, :] @ self.matrix
+        return product[..., 0, :] + self.ridge**2 * weights
 
     def gradient(self, weights: Tensor) -> Tensor:
         r"""The gradient :math:`g=J^\top r` of half the cost, differentiable in the bases.
@@ -185,9 +191,7 @@ class ConstraintProblem:
             Shape ``(..., N)``.
         """
         value, rows = self._equation_rows(weights)
-        linear = (self.matrix @ weights[..., None])[..., 0] - self.target
-        product = value[..., None, :] @ rows + linear[..., None, :] @ self.matrix
-        return product[..., 0, :] + self.ridge**2 * weights
+        return self._pull_back(value, rows, self._linear_residual(weights), weights)
 
     def second_order_term(self, weights: Tensor) -> Tensor:
         r"""The part :math:`\sum_ir_i\nabla^2r_i` of the Hessian that Gauss-Newton leaves out.
@@ -397,13 +401,11 @@ class HardConstraint:
             Weights and diagnostics.
         """
         operators = problem.operators.detach()
-        detached = ConstraintProblem(
-            problem.equation,
-            operators,
-            problem.matrix.detach(),
-            problem.target.detach(),
-            problem.weight,
-            problem.ridge,
+        detached = replace(
+            problem,
+            operators=operators,
+            matrix=problem.matrix.detach(),
+            target=problem.target.detach(),
         )
         if start is None:
             shape = (*operators.shape[:-3], operators.shape[-1])
