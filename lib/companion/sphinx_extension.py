@@ -134,15 +134,14 @@ class ApiReference(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        library = Path(self.env.app.srcdir) / "lib"
-        folder = library.joinpath(*self.arguments[0].split("."))
+        package, env = self.arguments[0], self.env
+        modules = public_modules(env.app, package)
+        env.metadata[env.docname]["api-package"] = package
+        env.metadata[env.docname]["api-modules"] = list(modules)
         container = nodes.container(classes=["api-reference"])
-        self.env.note_reread()  # docstrings change, and modules come and go, without this page being touched
-        for path in sorted(folder.glob("*.py")):
-            parts = path.relative_to(library).with_suffix("").parts
-            if path.name.startswith("_"):
-                continue
-            container += self._section(".".join(parts))
+        for module, path in modules.items():
+            env.note_dependency(str(path))
+            container += self._section(module)
         return list(container.children)
 
     def _section(self, module: str) -> nodes.section:
@@ -154,6 +153,26 @@ class ApiReference(SphinxDirective):
         content = StringList(lines, source=f"api of {module}")
         section += nested_parse_to_nodes(self.state, content, keep_title_context=True)
         return section
+
+
+def public_modules(app: Sphinx, package: str) -> dict[str, Path]:
+    """The public modules of a package, without those of its own packages, and their files."""
+    folder = Path(app.srcdir) / "lib" / Path(*package.split("."))
+    return {
+        f"{package}.{path.stem}": path
+        for path in sorted(folder.glob("*.py"))
+        if not path.name.startswith("_")
+    }
+
+
+def outdated_api_pages(app: Sphinx, env: Any, *changes: set[str]) -> list[str]:
+    """Pages of packages that gained or lost a module: no file that the page depends on tells of that."""
+    return [
+        page
+        for page, data in env.metadata.items()
+        if "api-package" in data
+        and data["api-modules"] != list(public_modules(app, data["api-package"]))
+    ]
 
 
 def reports(app: Sphinx) -> list[ChapterReport]:
@@ -231,6 +250,12 @@ def setup(app: Sphinx) -> dict[str, Any]:
     for name, directive in directives.items():
         app.add_directive(name, directive)
     app.connect("builder-inited", add_static_files)
+    app.connect("env-get-outdated", outdated_api_pages)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", write_pictures_and_scripts)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    return {
+        "version": "1",
+        "env_version": 1,
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

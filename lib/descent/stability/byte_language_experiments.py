@@ -21,7 +21,7 @@ from descent.stability.byte_language_model import (
     initial_decoder,
     token_losses,
 )
-from descent.stability.cycle_schedule import CycleSchedule, HeldSchedule
+from descent.stability.cycle_schedule import RateSchedule
 
 __all__ = ["TokenSource", "Trained", "token_sharpness", "train_under_schedules"]
 
@@ -77,7 +77,7 @@ class Trained:
 def train_under_schedules(
     shape: DecoderShape,
     source: TokenSource,
-    schedules: Mapping[str, CycleSchedule | HeldSchedule],
+    schedules: Mapping[str, RateSchedule],
     peak: float,
     batch: int,
     initial: Sequence[torch.Generator],
@@ -138,7 +138,7 @@ def train_under_schedules(
 
 
 def _split(
-    group: Sequence[str], schedules: Mapping[str, CycleSchedule | HeldSchedule], step: int
+    group: Sequence[str], schedules: Mapping[str, RateSchedule], step: int
 ) -> list[list[str]]:
     """The schedules of a group that are still running, by their ratio at this step."""
     parts: dict[float, list[str]] = {}

@@ -17,6 +17,7 @@ re-warmup from the floor as in the Levanter library, whose own decay reaches the
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -29,6 +30,7 @@ __all__ = [
     "CycleLR",
     "CycleSchedule",
     "HeldSchedule",
+    "RateSchedule",
     "Shape",
     "constant_schedule",
     "cosine_schedule",
@@ -75,8 +77,28 @@ def decay_ratio(progress: float, floor_ratio: float, shape: Shape = "inverse") -
             raise ValueError(f"shape must be one of {', '.join(get_args(Shape))}, got {shape!r}")
 
 
+class RateSchedule(ABC):
+    """Learning rates relative to their peak, step by step; ``schedule(t)`` is that of update ``t`` = 0, 1, …"""
+
+    ends: tuple[int, ...]
+    """Numbers of steps after which a cycle ends."""
+
+    @property
+    def total(self) -> int:
+        """:math:`T_K`, the number of steps of the whole schedule."""
+        return self.ends[-1]
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """The ratio for update ``step`` = 0, …, total - 1."""
+
+    def ratios(self) -> Tensor:
+        """All ratios, shape ``(total,)``, float64."""
+        return torch.tensor([self(t) for t in range(self.total)], dtype=torch.float64)
+
+
 @dataclass(frozen=True)
-class CycleSchedule:
+class CycleSchedule(RateSchedule):
     r"""Learning rates relative to their peak, step by step.
 
     ``schedule(t)`` is the ratio for the update number ``t`` = 0, 1, …; ``ratios()`` is all of them.
@@ -121,11 +143,6 @@ class CycleSchedule:
                     f"and decay ({fall}); shorten them or use decay_of='cycle'"
                 )
 
-    @property
-    def total(self) -> int:
-        """:math:`T_K`, the number of steps of the whole schedule."""
-        return self.ends[-1]
-
     def _parts(self, cycle: int) -> tuple[int, int, int, int]:
         """Start, end, warmup steps and decay steps of a cycle."""
         start, end = (self.ends[cycle - 1] if cycle else 0), self.ends[cycle]
@@ -157,13 +174,9 @@ class CycleSchedule:
             return 1.0
         return decay_ratio((step - (end - fall) + 1) / fall, self.floor_ratio, self.shape)
 
-    def ratios(self) -> Tensor:
-        """All ratios, shape ``(total,)``, float64."""
-        return torch.tensor([self(t) for t in range(self.total)], dtype=torch.float64)
-
 
 @dataclass(frozen=True)
-class HeldSchedule:
+class HeldSchedule(RateSchedule):
     """A schedule that keeps, from some step on, the rate it has reached.
 
     Held at the end of its first cycle, WSD-S goes on at the decayed rate: the method without the jump back.
@@ -184,12 +197,7 @@ class HeldSchedule:
             raise ValueError(f"steps must be from 1 to {self.schedule.total}, got {self.steps}")
 
     @property
-    def total(self) -> int:
-        """The number of steps of the whole schedule."""
-        return self.schedule.total
-
-    @property
-    def ends(self) -> tuple[int, ...]:
+    def ends(self) -> tuple[int, ...]:  # type: ignore[override]
         """The ends of the cycles of the schedule."""
         return self.schedule.ends
 
@@ -197,10 +205,6 @@ class HeldSchedule:
         """The ratio for update ``step``, as of :class:`CycleSchedule`."""
         followed = self.schedule(step)
         return followed if step < self.steps else self.schedule(self.steps - 1)
-
-    def ratios(self) -> Tensor:
-        """All ratios, shape ``(total,)``, float64."""
-        return torch.tensor([self(t) for t in range(self.total)], dtype=torch.float64)
 
 
 def _steps(amount: float, whole: int, name: str) -> int:

@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from descent.stability.cycle_schedule import CycleLR, CycleSchedule, HeldSchedule
+from descent.stability.cycle_schedule import CycleLR, CycleSchedule, RateSchedule
 from descent.stability.noisy_quadratic import NoisyQuadratic
 
 __all__ = ["BranchingRun", "power_law_quadratic", "rate_table", "river_and_hills"]
 
 
-def rate_table(
-    schedules: Sequence[CycleSchedule | HeldSchedule], peaks: Sequence[float] | float
-) -> Tensor:
+def rate_table(schedules: Sequence[RateSchedule], peaks: Sequence[float] | float) -> Tensor:
     """Rates of several schedules as rows of one table, zero after a schedule's end.
 
     Args:
