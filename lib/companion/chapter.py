@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from companion import criteria, tables
 from companion.claims import load_claims
 from companion.data import data_file
-from companion.evidence import ClaimRecord, ConditionRecord, Record
+from companion.evidence import ClaimRecord, Record
 from companion.figures import Columns, DisplayedFigure, load_colours, render, use_house_style
 from companion.paths import RUN_VARIABLE, Project, ProjectError
 
@@ -201,27 +201,14 @@ class Chapter:
             raise StoppedAsAsked(claim_id)
 
     def _claim_record(self, claim_id: str) -> ClaimRecord:
-        claim = self._claims.claim(claim_id)
-        outcomes, records = {}, []
+        claim, samples = self._claims.claim(claim_id), self._evidence.get(claim_id, {})
         for condition in claim.conditions:
-            samples = self._evidence.get(claim_id, {}).get(condition.metric)
-            if samples is None:
+            if condition.metric not in samples:
                 raise ProjectError(
                     f"{claim_id} is registered but has no evidence for {condition.metric!r}; "
                     f'call chapter.evidence("{claim_id}", "{condition.metric}", measured=…, control=…).'
                 )
-            pair = (criteria.judge(condition, samples[0]), criteria.judge(condition, samples[1]))
-            outcomes[condition.metric] = pair
-            fails = criteria.control_fails(condition, pair[1])
-            records.append(ConditionRecord.of(condition, *samples, *pair, fails))
-        return ClaimRecord(
-            id=claim_id,
-            verdict=criteria.verdict(claim, outcomes),
-            expected=claim.expected,
-            reach=claim.reach,
-            conditions=records,
-            note=self._notes.get(claim_id, ""),
-        )
+        return ClaimRecord.judged(claim, samples, self._notes.get(claim_id, ""))
 
     def _judged(self, claim_ids: list[str] | None = None) -> Record:
         return Record(

@@ -224,6 +224,8 @@ def _print_scoreboard(project: Project, fresh: bool) -> None:
         for claim in reference.claims if reference else []:
             colour = colours.get(claim.verdict, "dim")
             runs = " ".join(SYMBOL[v] for v in report.flips(claim.id).values())
+            if together := report.seed_dependent.get(claim.id):
+                runs += f" (seeds together {SYMBOL[together.verdict]})"
             table.add_row(claim.id, f"[{colour}]{claim.verdict}[/]", main_value(claim), runs)
         if reference is None:
             table.add_row("–", "no reference run recorded", "", "")

@@ -140,6 +140,29 @@ def judge(condition: Condition, sample: Sample) -> Outcome:
             )
 
 
+def pooled(condition: Condition, samples: Sequence[Sample]) -> Sample:
+    """The samples of several seeds as one: entries, points and pairs are put together.
+
+    The single numbers of a ``point`` give their mean, or no value where one seed yielded none.
+    """
+    if condition.test == "slope":
+        runs = [(np.asarray(s["x"]), np.atleast_2d(s["y"])) for s in samples]  # type: ignore[call-overload]
+        x = np.concatenate([np.tile(x, len(y)) for x, y in runs])
+        return {"x": x.tolist(), "y": np.concatenate([y.ravel() for _, y in runs]).tolist()}
+    if condition.test == "paired":
+        return {
+            arm: np.concatenate([np.ravel(s[arm]) for s in samples]).tolist()  # type: ignore[call-overload]
+            for arm in ("method", "baseline")
+        }
+    entries: list[Entry] = [entry for sample in samples for entry in sample]  # type: ignore[misc]
+    if condition.test != "point":
+        return entries
+    for entry in entries:
+        if isinstance(entry, dict):
+            return [entry]
+    return [float(np.mean(entries))]  # type: ignore[arg-type]
+
+
 def control_fails(condition: Condition, outcome: Outcome) -> bool:
     """Whether the control arm fails the condition, as widely as the claims file demands."""
     if outcome.holds:

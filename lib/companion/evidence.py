@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from companion.claims import ClaimsFile, Condition, Verdict, number
+from companion import criteria
+from companion.claims import Claim, ClaimsFile, Condition, Verdict, number
 from companion.criteria import Interval, Outcome, Sample
 from companion.paths import ProjectError
 
@@ -67,6 +69,27 @@ class ClaimRecord(Recorded):
     reach: str
     conditions: list[ConditionRecord] = []
     note: str = ""
+
+    @classmethod
+    def judged(
+        cls, claim: Claim, samples: Mapping[str, tuple[Sample, Sample]], note: str = ""
+    ) -> ClaimRecord:
+        """Judge a claim by the (measured, control) samples of each of its metrics."""
+        outcomes, records = {}, []
+        for condition in claim.conditions:
+            measured, control = samples[condition.metric]
+            pair = (criteria.judge(condition, measured), criteria.judge(condition, control))
+            outcomes[condition.metric] = pair
+            fails = criteria.control_fails(condition, pair[1])
+            records.append(ConditionRecord.of(condition, measured, control, *pair, fails))
+        return cls(
+            id=claim.id,
+            verdict=criteria.verdict(claim, outcomes),
+            expected=claim.expected,
+            reach=claim.reach,
+            conditions=records,
+            note=note,
+        )
 
     @property
     def decisive(self) -> ConditionRecord | None:

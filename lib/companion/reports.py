@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
-from companion.claims import ClaimsFile, load_claims
+from companion.claims import Claim, ClaimsFile, load_claims
+from companion.criteria import Sample, pooled
 from companion.evidence import ClaimRecord, Record, load_record
 from companion.paths import ChapterFiles, Project
 
@@ -37,6 +39,39 @@ class ChapterReport:
             if claim := record.claim(claim_id):
                 found[record.name.removesuffix(".json")] = claim.verdict
         return found
+
+    @cached_property
+    def seed_dependent(self) -> dict[str, ClaimRecord]:
+        """The claims whose verdict differs between the recorded seeds, judged once more on all of them together.
+
+        Seeds are those of the reference run's profile and device.
+        """
+        reference = self.reference
+        if reference is None:
+            return {}
+        seeds = [
+            r
+            for r in self.records
+            if (r.profile, r.device) == (reference.profile, reference.device)
+        ]
+        found = {}
+        for claim in self.claims.claims:
+            judged = [c for r in seeds if (c := r.claim(claim.id))]
+            if len({c.verdict for c in judged}) > 1:
+                found[claim.id] = ClaimRecord.judged(claim, _together(claim, judged))
+        return found
+
+
+def _together(claim: Claim, judged: list[ClaimRecord]) -> dict[str, tuple[Sample, Sample]]:
+    """The samples of each metric, put together over seeds."""
+    samples = {}
+    for condition in claim.conditions:
+        runs = [k for c in judged for k in c.conditions if k.metric == condition.metric]
+        samples[condition.metric] = (
+            pooled(condition, [k.measured for k in runs]),
+            pooled(condition, [k.control for k in runs]),
+        )
+    return samples
 
 
 def chapter_reports(project: Project, fresh: bool = False) -> list[ChapterReport]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from companion.claims import Claim, Condition
-from companion.criteria import NoValue, as_sample, control_fails, judge, no_value, verdict
+from companion.criteria import NoValue, as_sample, control_fails, judge, no_value, pooled, verdict
 from companion.paths import ProjectError
 
 finite = st.floats(-1e6, 1e6)
@@ -229,3 +229,30 @@ def test_all_conditions_must_hold_and_all_controls_fail():
 
 def test_out_of_reach_needs_nothing_measured():
     assert verdict(claim(reach="out-of-reach"), {}) == "out of reach"
+
+
+def test_samples_of_several_seeds_are_put_together():
+    every, point = condition("every"), condition("point")
+    assert pooled(every, [[1.0, 2.0], [{"no_value": "diverged"}]]) == [
+        1.0,
+        2.0,
+        {"no_value": "diverged"},
+    ]
+    assert pooled(point, [[1.0], [2.0], [6.0]]) == [3.0]
+    lost = pooled(point, [[1.0], [{"no_value": "diverged"}]])
+    assert not judge(point, lost).holds
+    paired = condition("paired", "<", 0)
+    parts = [
+        {"method": [1.0, 2.0], "baseline": [2.0, 3.5]},
+        {"method": [[0.0]], "baseline": [[3.0]]},
+    ]
+    assert pooled(paired, parts) == {"method": [1.0, 2.0, 0.0], "baseline": [2.0, 3.5, 3.0]}
+
+
+def test_a_slope_over_several_seeds_is_fitted_to_all_their_points():
+    slope = condition("slope", "<=", -0.9, axes="loglog", span=4)
+    x = [1.0, 2.0, 4.0]
+    parts = [{"x": x, "y": [1.0, 0.5, 0.25]}, {"x": x, "y": [[4.0, 2.0, 1.0], [1.0, 1.0, 1.0]]}]
+    together = judge(slope, pooled(slope, parts))
+    assert together.value == pytest.approx(-2 / 3)
+    assert together.entries == 9

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import yaml
 
 from companion.paths import Project, RunKey
-from companion.reports import chapter_reports, status_json
+from companion.reports import ChapterReport, chapter_reports, status_json
 from companion.staging import book_sources, stage
 from companion.tables import Facts, Grouped, badge, listed, with_interval
 
@@ -71,6 +72,27 @@ def test_fresh_runs_are_laid_over_the_record(make_project):
         record = json.loads((source / "book/evidence/alpha/quick-cpu-seed0.json").read_text())
         assert record["claims"][0]["verdict"] == expected
         assert (source / "notebooks/stability/alpha.ipynb").is_file()
+
+
+def test_a_claim_whose_verdict_differs_between_seeds_is_judged_on_all_of_them(project):
+    report = next(r for r in chapter_reports(project) if len(r.records) > 2)
+    claim = next(
+        c
+        for c in report.claims.claims
+        if len(c.conditions) == 1 and c.conditions[0].test == "every"
+    )
+    runs = [deepcopy(r) for r in report.records if r.profile == "quick"]
+    assert claim.id not in ChapterReport(report.files, report.claims, runs).seed_dependent
+    changed, threshold = runs[1].claim(claim.id), claim.conditions[0].threshold
+    changed.verdict = "not reproduced" if changed.verdict == "reproduced" else "reproduced"
+    spoilt = threshold + 1 if claim.conditions[0].comparison in ("<", "<=") else threshold - 1
+    changed.conditions[0].measured = [spoilt]
+    together = ChapterReport(report.files, report.claims, runs).seed_dependent[claim.id]
+    assert together.verdict == "not reproduced"
+    assert spoilt in together.conditions[0].measured
+    assert len(together.conditions[0].measured) == 1 + sum(
+        len(r.claim(claim.id).conditions[0].measured) for r in (runs[0], *runs[2:])
+    )
 
 
 def test_the_book_depends_on_its_pages_and_the_library_but_not_on_caches(project):
