@@ -89,6 +89,31 @@ def optimistix_solver(batch: ConstraintProblem, bases: int):  # type: ignore[no-
     return lambda: np.asarray(compiled((operators, matrix, target)))
 
 
+def cost_law(repeats: int) -> None:
+    """Seconds of a fixed number of iterations against the points, and against the experts at equal points in all."""
+    equation, source = DiffusionSorption(101, 128), torch.Generator().manual_seed(1)
+    network = PerceptronBasis(8)
+    initial = torch.tensor([[0.03, 0.08, 0.13, 0.18]], dtype=torch.float64)
+    basis = network(network.initialise(1, source), initial, equation.shape).double()
+
+    def solver(experts: int, points: int):  # type: ignore[no-untyped-def]
+        router = DomainRouter.blocks(equation.shape, (1, experts))
+        layer = HardConstraint(equation, router, max_iter=10, tol=0.0)
+        problem = layer.problem(basis, initial, layer.sample_points(points // experts, source))
+        return lambda: layer.solve(problem)
+
+    sizes = (1_000, 2_000, 5_000, 10_000)
+    seconds = interleaved({str(m): solver(1, m) for m in sizes}, repeats)
+    slope = np.polyfit(np.log(sizes), [np.log(statistics.median(s)) for s in seconds.values()], 1)[
+        0
+    ]
+    print(f"slope of a solve in the points, 1,000 to 10,000: {slope:.2f} (law 1)")
+    seconds = interleaved({str(k): solver(k, 10_000) for k in (1, 2, 4, 8)}, repeats)
+    print("all experts of a batch, 10,000 points in all:")
+    for k in ("2", "4", "8"):
+        print(f"  experts {ratio(seconds, k, '1')}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
@@ -122,6 +147,7 @@ def main() -> None:
         for name in contestants:
             if name != "batched":
                 print("    " + ratio(seconds, name, "batched"))
+    cost_law(options.repeats)
 
 
 if __name__ == "__main__":
