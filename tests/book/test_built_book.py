@@ -211,9 +211,10 @@ def test_the_scoreboard_holds_every_claim_and_its_numbers(scoreboard, root):
     assert set(shown(scoreboard, 5)) == {"quick-cpu-seed0"}
     scoreboard.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     text = scoreboard.locator("#scoreboard-table").inner_text()
-    assert text.count("measured ") == sum(
-        len(c.conditions) for r in reports for c in r.claims.claims
-    )
+    conditions = sum(len(c.conditions) for r in reports for c in r.claims.claims)
+    on_all_seeds = sum(len(r.seed_dependent) for r in reports)
+    assert text.count("measured ") == conditions + on_all_seeds
+    assert text.count("all recorded seeds together: ") == on_all_seeds > 0
     assert "undiscriminating" not in text
 
 
