@@ -2,7 +2,8 @@
 
 Both execute the named chapters (all, unless told) once in the quick profile, one thread each, interleaved. Printed:
 whole-process seconds of each, their ratio, and the workflow's time over its floor: the seconds of the notebooks' own
-processes spread over the cores, or the longest of them where that is more.
+processes spread over the cores, or the longest of them where that is more. The last line takes one start-up (papermill on
+a bare notebook) off the workflow, and its share inside the notebook's process off the floor.
 """
 
 from __future__ import annotations
@@ -68,6 +69,28 @@ def plain_seconds(project: Project, chapters: list[str], cores: int) -> float:
         return time.perf_counter() - start
 
 
+BARE = "import time, psutil; print(time.time() - psutil.Process().create_time())"
+
+
+def start_up_seconds() -> tuple[float, float]:
+    """Papermill on a bare notebook: its whole process, and the part of it before the first cell of the kernel's."""
+    import nbformat
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, done = Path(folder) / "bare.ipynb", Path(folder) / "done.ipynb"
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BARE)])
+        notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": ""}
+        nbformat.write(notebook, source)
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "papermill", str(source), str(done), "--no-progress-bar"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        whole = time.perf_counter() - start
+        output = nbformat.read(done, as_version=4).cells[0].outputs[0]
+        return whole, float(output["text"])
+
+
 def notebook_seconds(project: Project) -> list[float]:
     """Seconds of each chapter's own process, as its evidence records them."""
     folder = project.build / "runs" / f"quick-auto-seed{SEED}"
@@ -98,6 +121,13 @@ def main() -> None:
     print(
         f"workflow / (notebook processes over {options.cores} cores): median {statistics.median(bound):.3f}; "
         f"seconds beyond it: {statistics.median(a - c for a, c in zip(ours, compute, strict=True)):.1f}"
+    )
+    starts = [start_up_seconds() for _ in range(5)]
+    whole, inside = (statistics.median(s[i] for s in starts) for i in (0, 1))
+    beyond = [(a - whole) / (c - inside) for a, c in zip(ours, compute, strict=True)]
+    print(
+        f"a start-up takes {whole:.1f} s, {inside:.1f} s of it in the notebook's process; "
+        f"beyond one start-up: median {statistics.median(beyond):.3f}"
     )
 
 

@@ -42,7 +42,8 @@ def workflow(
     if executor:
         where = ["--executor", executor, "--jobs", str(cores or 100)]
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", *where, "--keep-going",
+        sys.executable, "-m", "snakemake" if executor else "companion.snakemake_local",
+        "--snakefile", "Snakefile", *where, "--keep-going",
         "--rerun-incomplete", "--nolock", "--quiet", "all",
         "--rerun-triggers", "mtime", "input", "params",
         "--config", *(f"{name}={value}" for name, value in settings.items()),
