@@ -86,7 +86,15 @@ def execute(project: Project, slug: str, key: RunKey) -> Path:
             progress_bar=False,
             autosave_cell_every=30,
             start_timeout=120,
-            config=Config({"NotebookClient": {"extra_arguments": ["--log-level=CRITICAL"]}}),
+            config=Config(
+                {
+                    "NotebookClient": {
+                        "extra_arguments": ["--log-level=CRITICAL"],
+                        # the last cell has saved the evidence: nothing is left to wait for
+                        "shutdown_kernel": "immediate",
+                    }
+                }
+            ),
         )
     except PapermillExecutionError as error:
         if error.ename == "StoppedAsAsked":
